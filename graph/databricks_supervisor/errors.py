@@ -1,0 +1,218 @@
+"""Everything that can go wrong, by name.
+
+    SupervisorError
+    ├── ConfigurationError          settings that cannot work; raised before anything is sent
+    ├── InvalidInputError           a question that cannot be asked; nothing was submitted
+    ├── InvalidAnswerError          an answer to an interrupt that approves nothing; it is still pending
+    ├── ThreadError                 the thread is not in the state that the call needs
+    │   ├── NothingToResumeError    no checkpoint: ask the question again, the job is found
+    │   ├── ThreadBusyError         another question of this thread is under way
+    │   ├── TurnMismatchError       a turn id that belongs to another thread, position or question
+    │   └── ForeignThreadError      the thread belongs to another graph
+    ├── LedgerError                 the ledger cannot do its work
+    │   ├── LedgerVersionError      written by a newer release
+    │   └── TurnEndedError          a side effect was asked of a turn that is over
+    ├── ServiceError                the service did not do what was asked; the turn is kept
+    │   ├── AuthenticationError     401: who are you?
+    │   ├── PermissionDeniedError   403: you may not
+    │   ├── ServiceUnavailableError not reachable, or overloaded, for longer than patience lasts
+    │   ├── ServiceRetiredError     410, 501: this endpoint is gone
+    │   └── RequestRejectedError    any other refusal: the request itself is wrong
+    ├── SubmissionUnknownError      the POST was sent and nobody knows what became of it
+    └── JobError                    the job ended without the answer; the turn is over
+        ├── JobFailedError          status failed, or an error inside completed
+        ├── JobCancelledError       status cancelled
+        ├── JobIncompleteError      status incomplete and nothing was delivered
+        ├── JobNotFoundError        404: expired, deleted, or another workspace
+        ├── JobTimeoutError         still not done after the deadline
+        └── TooManyRoundsError      approvals and function calls without end
+
+Every message says what happened, what was kept and what to do next. None holds a credential:
+texts of the service pass through :func:`scrub` first.
+"""
+
+from __future__ import annotations
+
+import re
+
+__all__ = [
+    "AuthenticationError",
+    "ConfigurationError",
+    "ForeignThreadError",
+    "InvalidAnswerError",
+    "InvalidInputError",
+    "JobCancelledError",
+    "JobError",
+    "JobFailedError",
+    "JobIncompleteError",
+    "JobNotFoundError",
+    "JobTimeoutError",
+    "LedgerError",
+    "LedgerVersionError",
+    "NothingToResumeError",
+    "PermissionDeniedError",
+    "RequestRejectedError",
+    "ServiceError",
+    "ServiceRetiredError",
+    "ServiceUnavailableError",
+    "SubmissionUnknownError",
+    "SupervisorError",
+    "ThreadBusyError",
+    "ThreadError",
+    "TooManyRoundsError",
+    "TurnEndedError",
+    "TurnMismatchError",
+]
+
+
+class SupervisorError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class ConfigurationError(SupervisorError, ValueError):
+    """Settings that cannot work. Raised before anything is sent."""
+
+
+class InvalidInputError(SupervisorError, ValueError):
+    """The input is not a question. Nothing was submitted."""
+
+
+class InvalidAnswerError(SupervisorError, ValueError):
+    """An answer to an interrupt was malformed, stale or foreign. Nothing was approved; it is still pending."""
+
+
+class ThreadError(SupervisorError):
+    """The thread is not in the state that the call needs."""
+
+
+class NothingToResumeError(ThreadError):
+    """The thread has no checkpoint. Asking the question again finds its job, if there is one."""
+
+
+class ThreadBusyError(ThreadError):
+    """Another question of this thread is under way. The new one was not added to the thread."""
+
+
+class TurnMismatchError(ThreadError):
+    """A ``turn_id`` was given that belongs to another thread, position or question."""
+
+
+class ForeignThreadError(ThreadError):
+    """The thread's checkpoints were written by another graph."""
+
+
+class LedgerError(SupervisorError):
+    """The ledger cannot do its work."""
+
+
+class LedgerVersionError(LedgerError):
+    """The ledger's tables were made by a newer release of this package."""
+
+
+class TurnEndedError(LedgerError):
+    """A side effect was asked of a turn that is over (it was abandoned, or its thread deleted)."""
+
+
+class ServiceError(SupervisorError):
+    """The service did not do what was asked.
+
+    Attributes:
+        status_code: HTTP status of the answer, or ``None`` when there was none.
+    """
+
+    def __init__(self, message: str, *, status_code: int | None = None) -> None:
+        super().__init__(message)
+        self.status_code = status_code
+
+
+class AuthenticationError(ServiceError):
+    """401, also with fresh credentials. The turn is kept; resume it with valid ones."""
+
+
+class PermissionDeniedError(ServiceError):
+    """403. The turn is kept; resume it once access is granted."""
+
+
+class ServiceUnavailableError(ServiceError):
+    """Not reachable or overloaded for longer than patience lasts. The turn is kept."""
+
+
+class ServiceRetiredError(ServiceError):
+    """410 or 501: the endpoint no longer exists."""
+
+
+class RequestRejectedError(ServiceError):
+    """The service refused the request itself (a 4xx that proves that nothing was accepted)."""
+
+
+class SubmissionUnknownError(SupervisorError):
+    """The POST was sent and its outcome is not known. It was not repeated."""
+
+
+class JobError(SupervisorError):
+    """The job ended without the answer. What it delivered is in the thread.
+
+    Attributes:
+        response_id: Id of the job at the service.
+        status: Last status of the job.
+    """
+
+    def __init__(self, message: str, *, response_id: str | None = None, status: str | None = None) -> None:
+        super().__init__(message)
+        self.response_id = response_id
+        self.status = status
+
+
+class JobFailedError(JobError):
+    """Status ``failed``, or an error inside ``completed``."""
+
+
+class JobCancelledError(JobError):
+    """Status ``cancelled``."""
+
+
+class JobIncompleteError(JobError):
+    """Status ``incomplete`` before anything was delivered."""
+
+
+class JobNotFoundError(JobError):
+    """404, also after a grace period: the job expired, was deleted, or is another workspace's."""
+
+
+class JobTimeoutError(JobError):
+    """The job was not done at its deadline."""
+
+
+class TooManyRoundsError(JobError):
+    """The turn went through more rounds of approvals and function calls than allowed."""
+
+
+_CREDENTIAL = re.compile(
+    r"""(?ix)
+      (?:bearer|basic)\s+[a-z0-9._~+/=-]{8,}                 # an Authorization value
+    | \beyJ[a-z0-9_-]{5,}\.[a-z0-9_-]{5,}(?:\.[a-z0-9_-]*)?  # a JSON Web Token
+    | \bdapi[a-f0-9]{8,}(?:-\d+)?                            # a Databricks personal access token
+    | \bdose[a-f0-9]{8,}                                     # a Databricks OAuth secret
+    | \bsk-[a-z0-9_-]{8,}                                    # an OpenAI key
+    | (?<=://)[^/\s:@]+:[^/\s@]+(?=@)                        # user:password in a URL
+    | (?<=token=)[^&\s"']+ | (?<=secret=)[^&\s"']+ | (?<=password=)[^&\s"']+
+    """
+)
+
+
+def scrub(text: str, *secrets: str) -> str:
+    """Take credentials out of a text of the service before it becomes part of an error or a log line.
+
+    Args:
+        text: Any text.
+        secrets: Values known to be secret (such as the ``Authorization`` header that was sent).
+
+    Example:
+        >>> scrub("401 for Bearer dapi0123456789abcdef")
+        '401 for [redacted]'
+    """
+    for secret in secrets:
+        for part in {secret, secret.rpartition(" ")[2]}:
+            if len(part) >= 4:
+                text = text.replace(part, "[redacted]")
+    return _CREDENTIAL.sub("[redacted]", text)

@@ -1,0 +1,42 @@
+"""Durable background jobs for the Databricks Supervisor API, as a LangGraph graph.
+
+:func:`create_supervisor_graph` returns a ``StateGraph`` that submits a question as a background job, once,
+keeps its id in the graph's state and in a ledger, polls it, pauses for approvals, and can be resumed from
+anywhere by polling the same job.
+"""
+
+from . import errors
+from .approvals import SupervisorInterrupt
+from .clients import databricks_client
+from .context import SupervisorContext
+from .errors import *  # noqa: F403
+from .graph import create_supervisor_graph
+from .ledger import Ledger, MemoryLedger, SqlLedger
+from .progress import Progress
+from .run import Time
+from .schedule import PollMoment
+from .state import Job, SupervisorInput, SupervisorOutput, SupervisorState
+from .tools import app, genie_space, knowledge_assistant, uc_connection, uc_function
+
+__all__ = [
+    "Job",
+    "Ledger",
+    "MemoryLedger",
+    "PollMoment",
+    "Progress",
+    "SqlLedger",
+    "SupervisorContext",
+    "SupervisorInput",
+    "SupervisorInterrupt",
+    "SupervisorOutput",
+    "SupervisorState",
+    "Time",
+    "app",
+    "create_supervisor_graph",
+    "databricks_client",
+    "genie_space",
+    "knowledge_assistant",
+    "uc_connection",
+    "uc_function",
+    *errors.__all__,
+]

@@ -18,7 +18,9 @@
     │   ├── ServiceUnavailableError not reachable, or overloaded, for longer than patience lasts
     │   ├── ServiceRetiredError     410, 501: this endpoint is gone
     │   └── RequestRejectedError    any other refusal: the request itself is wrong
-    ├── SubmissionUnknownError      the POST was sent and nobody knows what became of it
+    ├── OutcomeUnknownError         something was begun and nobody knows what became of it
+    │   ├── SubmissionUnknownError  the POST of a job
+    │   └── CallUnknownError        the run of a client-side function
     └── JobError                    the job ended without the answer; the turn is over
         ├── JobFailedError          status failed, or an error inside completed
         ├── JobCancelledError       status cancelled
@@ -37,6 +39,7 @@ import re
 
 __all__ = [
     "AuthenticationError",
+    "CallUnknownError",
     "ConfigurationError",
     "ForeignThreadError",
     "InvalidAnswerError",
@@ -50,6 +53,7 @@ __all__ = [
     "LedgerError",
     "LedgerVersionError",
     "NothingToResumeError",
+    "OutcomeUnknownError",
     "PermissionDeniedError",
     "RequestRejectedError",
     "ServiceError",
@@ -145,8 +149,16 @@ class RequestRejectedError(ServiceError):
     """The service refused the request itself (a 4xx that proves that nothing was accepted)."""
 
 
-class SubmissionUnknownError(SupervisorError):
-    """The POST was sent and its outcome is not known. It was not repeated."""
+class OutcomeUnknownError(SupervisorError):
+    """Something was begun and its outcome is not known. It was not repeated."""
+
+
+class SubmissionUnknownError(OutcomeUnknownError):
+    """The POST of a job was sent, and what became of it is not known."""
+
+
+class CallUnknownError(OutcomeUnknownError):
+    """A client-side function was begun, and what became of it is not known."""
 
 
 class JobError(SupervisorError):

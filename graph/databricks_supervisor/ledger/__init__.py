@@ -12,9 +12,22 @@ This module is the interface. :class:`~.sql.SqlLedger` keeps it in SQLite or Pos
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-__all__ = ["Effect", "EffectKey", "EffectKind", "Ledger", "NewTurn", "Turn"]
+if TYPE_CHECKING:
+    from .memory import MemoryLedger
+    from .sql import SqlLedger
+
+__all__ = [
+    "Effect",
+    "EffectKey",
+    "EffectKind",
+    "Ledger",
+    "MemoryLedger",
+    "NewTurn",
+    "SqlLedger",
+    "Turn",
+]
 
 EffectKind = Literal["submit", "tool", "decision"]
 
@@ -139,6 +152,8 @@ class Ledger(Protocol):
     async def take_over(self, key: EffectKey, attempt: int, worker: str) -> Effect:
         """Claim the attempt after ``attempt``, if ``attempt`` is still the current one.
 
+        Where that attempt was given back meanwhile, this is a :meth:`claim`.
+
         Returns:
             The effect as it is afterwards, ``mine`` if this call claimed the new attempt.
 
@@ -150,13 +165,22 @@ class Ledger(Protocol):
     async def record(self, key: EffectKey, attempt: int, outcome: dict[str, Any]) -> bool:
         """Record the outcome of an attempt, if it is the current one and has none yet.
 
+        An outcome that has the key ``"unknown"`` gives way to a later one of the same attempt: a late answer
+        is better than none.
+
         Returns:
             Whether it was recorded. Recording the same outcome again is ``True``.
         """
         ...
 
     async def release(self, key: EffectKey, attempt: int) -> bool:
-        """Give a claim back: it is proved that nothing happened. Only while there is no outcome."""
+        """Give a claim back: it is proved that nothing happened. Only while there is no outcome.
+
+        The effect is free again; the next claim of it has the next attempt number.
+
+        Returns:
+            Whether it was given back.
+        """
         ...
 
     async def get_effect(self, key: EffectKey) -> Effect | None:
@@ -174,3 +198,16 @@ class Ledger(Protocol):
     async def aclose(self) -> None:
         """Release connections. The ledger may be used again afterwards."""
         ...
+
+
+def __getattr__(name: str) -> Any:
+    # Late, so that whoever wants the interface alone does not load SQLAlchemy.
+    if name == "SqlLedger":
+        from .sql import SqlLedger
+
+        return SqlLedger
+    if name == "MemoryLedger":
+        from .memory import MemoryLedger
+
+        return MemoryLedger
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

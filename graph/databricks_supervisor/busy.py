@@ -1,0 +1,125 @@
+"""A new message while another question of the thread is open."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from langchain_core.messages import BaseMessage
+
+from .decisions import REPLACED, decision_message, record_decision
+from .errors import SupervisorError
+from .ledger import Turn
+from .pending import pending_of
+from .run import Run
+from .snapshot import Snapshot
+from .state import Decision
+from .turns import Busy
+
+__all__ = ["make_way"]
+
+logger = logging.getLogger(__name__)
+
+
+async def make_way(
+    run: Run, busy: Busy, snapshot: Snapshot, drive: Callable[[], Awaitable[None]], *, nested: bool
+) -> list[BaseMessage]:
+    """End the turn that is in the way, if the rules allow it.
+
+    A turn that waits for a person is replaced: what it asks for is refused, because a new message came.
+    For one that runs, ``on_busy`` decides: reject, wait (drive it to its end), or cancel it.
+
+    Returns:
+        The refusals, which go into the thread before the new question.
+
+    Raises:
+        ThreadBusyError: The new message has to wait.
+    """
+    turn, policy = busy.turn, run.settings.on_busy
+    if await _waits(run, turn, snapshot, nested=nested):
+        return await _replace(run, busy, snapshot)
+    if policy == "cancel":
+        await _cancel(run, turn)
+        return []
+    if policy == "wait":
+        await _wait(run, turn, drive, nested=nested)
+        return []
+    raise busy
+
+
+async def _waits(run: Run, turn: Turn, snapshot: Snapshot, *, nested: bool) -> bool:
+    """Whether the turn waits for a person, so that nothing of it runs."""
+    if not nested:
+        known = snapshot.job is not None and snapshot.job["turn_id"] == turn.turn_id
+        return known and snapshot.interrupted
+    # The parent has moved on, and the child's state with it. The service knows whether its job still runs.
+    response_id = await _last_response(run, turn)
+    if response_id is None:
+        return False
+    client = await run.client()
+    try:
+        reply = await client.retrieve(response_id, timeout_s=run.settings.retrieve_timeout_s)
+    except Exception as error:
+        logger.info("event=busy_probe_failed response_id=%s reason=%s", response_id, error)
+        return False
+    return reply.terminal
+
+
+async def _replace(run: Run, busy: Busy, snapshot: Snapshot) -> list[BaseMessage]:
+    turn, state = busy.turn, snapshot.state
+    refusals: list[BaseMessage] = []
+    if state is not None and state["job"]["turn_id"] == turn.turn_id and state["job"]["response_id"]:
+        refusal = Decision(approve=False, by="policy", reason=REPLACED)
+        made = state["job"].get("decisions") or {}
+        for item in pending_of(state, run).approvals:
+            approval_id = str(item["id"])
+            stands = await record_decision(
+                run.ledger, turn.turn_id, state["job"]["round"], approval_id, refusal
+            )
+            if stands["approve"] and approval_id not in made:
+                raise busy  # Somebody approved it at this moment: the turn goes on.
+            # An approval whose turn ends before its follow-up has no effect: what the service hears is no.
+            refusals.append(decision_message(state["job"], item, refusal))
+    await run.ledger.end_turn(turn.turn_id)
+    logger.info("event=turn_replaced thread=%s turn=%s", run.thread, turn.turn_id)
+    return refusals
+
+
+async def _cancel(run: Run, turn: Turn) -> None:
+    response_id = await _last_response(run, turn)
+    cancelled = False
+    if response_id is not None:
+        client = await run.client()
+        cancelled = await client.cancel(response_id, timeout_s=run.settings.retrieve_timeout_s)
+    await run.ledger.end_turn(turn.turn_id)
+    logger.warning(
+        "event=turn_%s thread=%s turn=%s response_id=%s",
+        "cancelled" if cancelled else "abandoned: the service did not cancel the job, it runs on unread",
+        run.thread,
+        turn.turn_id,
+        response_id,
+    )
+
+
+async def _wait(run: Run, turn: Turn, drive: Callable[[], Awaitable[None]], *, nested: bool) -> None:
+    """Wait for the end of the turn, driving it: its own driver may be gone."""
+    try:
+        if not nested:
+            await drive()
+            return
+        while (current := await run.ledger.get_turn(turn.turn_id)) and current.ended_at is None:
+            await asyncio.sleep(0.2)
+    except SupervisorError as error:
+        logger.info("event=waited_for_failure thread=%s turn=%s reason=%s", run.thread, turn.turn_id, error)
+
+
+async def _last_response(run: Run, turn: Turn) -> str | None:
+    """Id of the job of the turn's last round."""
+    rounds = [
+        effect
+        for effect in await run.ledger.effects(turn.turn_id)
+        if effect.key.kind == "submit" and "response_id" in (effect.outcome or {})
+    ]
+    last = max(rounds, key=lambda effect: effect.key.round, default=None)
+    return str((last.outcome or {})["response_id"]) if last is not None else None

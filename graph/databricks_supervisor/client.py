@@ -1,0 +1,316 @@
+"""The one place that speaks HTTP: create, retrieve and cancel a background response.
+
+Any client of the OpenAI SDK will do (``AsyncDatabricksOpenAI``, ``AsyncOpenAI``): base URL and credentials
+come from it. What is sent and read here is plain JSON, because the typed calls of the SDKs cut ids, cannot
+be told per call not to repeat a POST, and refuse items that they do not know (CONTRACT: Ids, Submit).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from .errors import (
+    AuthenticationError,
+    PermissionDeniedError,
+    RequestRejectedError,
+    ServiceError,
+    ServiceRetiredError,
+    ServiceUnavailableError,
+    scrub,
+)
+from .refusals import Refusal, explain, is_unsent, read_refusal
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+__all__ = ["NotAccepted", "OutcomeUnknown", "Reply", "SupervisorClient", "Transient"]
+
+TERMINAL = frozenset({"completed", "failed", "cancelled", "incomplete"})
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A background response, as plain JSON.
+
+    Attributes:
+        id: Its id, whole.
+        status: Its status, as the service calls it.
+        output: Its ``output`` as it came (a list, ``None``, or rubbish).
+        body: Everything that came.
+        digest: Digest of the bytes that came.
+    """
+
+    id: str
+    status: str
+    output: Any = None
+    body: Mapping[str, Any] = field(default_factory=dict)
+    digest: bytes = b""
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the status is one that a job ends with."""
+        return self.status in TERMINAL
+
+
+class NotAccepted(Exception):
+    """The POST certainly created nothing.
+
+    Attributes:
+        error: What to tell the caller.
+        again: Whether the same POST may work in a moment (429, connection refused).
+        retry_after_s: What the service asked to wait, in seconds.
+        stale_credentials: Whether fresh credentials may help (401).
+    """
+
+    def __init__(
+        self,
+        error: ServiceError,
+        *,
+        again: bool = False,
+        retry_after_s: float | None = None,
+        stale_credentials: bool = False,
+    ) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.again = again
+        self.retry_after_s = retry_after_s
+        self.stale_credentials = stale_credentials
+
+
+class OutcomeUnknown(Exception):
+    """The POST was sent, and nothing that came back says what became of it."""
+
+
+class Transient(Exception):
+    """A read failed in a way that may pass.
+
+    Attributes:
+        retry_after_s: What the service asked to wait, in seconds.
+    """
+
+    def __init__(self, reason: str, retry_after_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
+
+
+class SupervisorClient:
+    """Background responses over one client of the OpenAI SDK.
+
+    Example:
+        >>> import asyncio, openai
+        >>> client = SupervisorClient(openai.AsyncOpenAI(base_url="http://127.0.0.1:9/v1", api_key="x"))
+        >>> try:
+        ...     asyncio.run(client.create({"model": "m", "input": []}, idempotency_key="k", timeout_s=5))
+        ... except NotAccepted as refused:
+        ...     refused.again
+        True
+    """
+
+    def __init__(self, openai: AsyncOpenAI) -> None:
+        self._openai = openai
+
+    async def create(
+        self,
+        body: Mapping[str, Any],
+        *,
+        idempotency_key: str,
+        timeout_s: float,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """POST a background response, once.
+
+        Args:
+            body: The request, as JSON.
+            idempotency_key: Sent for services that honour one; nothing here depends on it.
+            timeout_s: Time-out of each phase of the exchange, in seconds.
+            headers: More headers, such as the trace context.
+
+        Raises:
+            NotAccepted: Proof that nothing was created.
+            OutcomeUnknown: Everything else.
+        """
+        sent = {**(headers or {}), "Idempotency-Key": idempotency_key}
+        try:
+            raw = await self._exchange("POST", "/responses", timeout_s, body, sent)
+            reply = _read(raw)
+        except _HttpFailure as failure:
+            raise _sort_create(failure.refusal) from None
+        except _Unreadable as error:
+            raise OutcomeUnknown(str(error)) from None
+        except Exception as error:
+            if is_unsent(error):
+                raise _unsent(error, self._host) from None
+            raise OutcomeUnknown(_describe(error)) from None
+        return reply
+
+    async def retrieve(self, response_id: str, *, timeout_s: float, last: Reply | None = None) -> Reply:
+        """GET a background response.
+
+        Args:
+            response_id: Its id, whole.
+            timeout_s: Time-out of each phase of the exchange, in seconds.
+            last: The previous reply: returned as it is, without parsing, when nothing changed.
+
+        Raises:
+            Transient: Network, 408, 429, 5xx, or an answer that is no JSON object.
+            ServiceError: Anything final, by class; 404 is a RequestRejectedError with that ``status_code``.
+        """
+        try:
+            raw = await self._exchange("GET", f"/responses/{quote(response_id, safe='')}", timeout_s)
+            return _read(raw, last)
+        except _HttpFailure as failure:
+            raise _sort_retrieve(failure.refusal) from None
+        except _Unreadable as error:
+            raise Transient(str(error)) from None
+        except Exception as error:
+            if isinstance(unsent := _unsent(error, self._host).error, AuthenticationError):
+                raise unsent from None
+            raise Transient(_describe(error)) from None
+
+    async def cancel(self, response_id: str, *, timeout_s: float) -> bool:
+        """Ask the service to cancel a job.
+
+        Returns:
+            Whether it said that it did. Services may not know how (CONTRACT: Retrieve).
+        """
+        try:
+            await self._exchange("POST", f"/responses/{quote(response_id, safe='')}/cancel", timeout_s, {})
+        except Exception:
+            return False
+        return True
+
+    @property
+    def _host(self) -> str:
+        return str(self._openai.base_url)
+
+    async def _exchange(
+        self,
+        method: str,
+        path: str,
+        timeout_s: float,
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> bytes:
+        import httpx2
+        import openai
+
+        # max_retries here, not on the client: a caller's client repeats POSTs by default.
+        options: Any = {"max_retries": 0, "timeout": timeout_s, "headers": dict(headers or {})}
+        try:
+            if method == "GET":
+                answer = await self._openai.get(path, cast_to=httpx2.Response, options=options)
+            else:
+                answer = await self._openai.post(path, cast_to=httpx2.Response, body=body, options=options)
+            return bytes(answer.content)
+        except openai.APIStatusError as error:
+            raise _HttpFailure(read_refusal(error.response, error.body)) from None
+
+
+class _HttpFailure(Exception):
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.text)
+        self.refusal = refusal
+
+
+class _Unreadable(Exception):
+    """200, but not a response."""
+
+
+def _read(raw: bytes, last: Reply | None = None) -> Reply:
+    digest = hashlib.blake2b(raw, digest_size=16).digest()
+    if last is not None and last.digest == digest:
+        return last
+    try:
+        body = json.loads(raw)
+    except ValueError:
+        body = None
+    if not isinstance(body, dict) or not isinstance(body.get("id"), str) or not body["id"]:
+        raise _Unreadable(f"the answer was not a response: {scrub(raw[:200].decode(errors='replace'))!r}")
+    status = body.get("status")
+    return Reply(
+        id=body["id"],
+        # A response without a status is one that a foreground service finished before it answered.
+        status=status if isinstance(status, str) and status else "completed",
+        output=body.get("output"),
+        body=body,
+        digest=digest,
+    )
+
+
+def _sort_create(refusal: Refusal) -> NotAccepted | OutcomeUnknown:
+    code = refusal.status_code
+    if code == 429:
+        error = ServiceUnavailableError(
+            f"The service is overloaded (429): {refusal.text} Nothing was submitted. "
+            "Send the message again in a moment.",
+            status_code=code,
+        )
+        return NotAccepted(error, again=True, retry_after_s=refusal.retry_after_s)
+    if code in (408, 409) or (code >= 500 and code != 501):
+        return OutcomeUnknown(f"the service answered {code}: {refusal.text}")
+    return NotAccepted(_final(refusal, "Nothing was submitted."), stale_credentials=code == 401)
+
+
+def _sort_retrieve(refusal: Refusal) -> Transient | ServiceError:
+    code = refusal.status_code
+    if code in (408, 409, 425, 429) or (code >= 500 and code != 501):
+        return Transient(f"the service answered {code}: {refusal.text}", refusal.retry_after_s)
+    return _final(refusal, "The job was not touched and the thread still knows it.")
+
+
+def _final(refusal: Refusal, kept: str) -> ServiceError:
+    code = refusal.status_code
+    if code == 401:
+        return AuthenticationError(
+            f"The service does not accept the credentials (401): {refusal.text} {kept} "
+            "Check the token or log in again, then resume the thread.",
+            status_code=code,
+        )
+    if code == 403:
+        return PermissionDeniedError(
+            f"The service refuses access (403): {refusal.text} {kept} "
+            "Ask for the permission it names, then resume the thread.",
+            status_code=code,
+        )
+    if code in (410, 501):
+        return ServiceRetiredError(
+            f"This endpoint is retired ({code}): {refusal.text} {kept} Any service that speaks background "
+            "Responses can take its place: an agent on Databricks Apps, OpenAI, or a server of your own "
+            "(give create_supervisor_graph another client_factory).",
+            status_code=code,
+        )
+    return RequestRejectedError(
+        f"The service refused the request ({code}): {refusal.text} {kept}{explain(refusal.text)}",
+        status_code=code,
+    )
+
+
+def _unsent(error: Exception, host: str) -> NotAccepted:
+    if not is_unsent(error):
+        return NotAccepted(ServiceUnavailableError(_describe(error)))
+    if is_unsent(error) == "credentials":
+        return NotAccepted(
+            AuthenticationError(
+                f"No credentials could be obtained: {_describe(error)}. Nothing was submitted. "
+                "Log in again or check the token, then send the message again."
+            ),
+            stale_credentials=True,
+        )
+    return NotAccepted(
+        ServiceUnavailableError(
+            f"Cannot reach {scrub(host)}: {_describe(error)}. Nothing was submitted. "
+            "Check the address and the network, then send the message again."
+        ),
+        again=True,
+    )
+
+
+def _describe(error: BaseException) -> str:
+    cause = error.__cause__ or error
+    text = " ".join(scrub(str(cause)).split())
+    return f"{type(cause).__name__}: {text}" if text else type(cause).__name__

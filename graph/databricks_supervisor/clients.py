@@ -1,0 +1,105 @@
+"""Clients of the service: one per identity and event loop, built off the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from .client import SupervisorClient
+from .errors import ConfigurationError, SupervisorError, scrub
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+__all__ = ["ClientFactory", "Clients", "databricks_client"]
+
+ClientFactory = Callable[[str | None], "AsyncOpenAI | Awaitable[AsyncOpenAI]"]
+"""Builds a client of the OpenAI SDK for a named identity (``None``: the process's own)."""
+
+
+def databricks_client(identity: str | None = None) -> AsyncOpenAI:
+    """The default ``client_factory``: the workspace of the process's environment, through AI Gateway.
+
+    Blocks while it imports the SDKs (seconds) and asks the workspace for its settings; the graph calls it
+    in a thread.
+
+    Raises:
+        ConfigurationError: No workspace is configured, or an identity was named, which needs a
+            ``client_factory`` that knows it.
+    """
+    if identity is not None:
+        raise ConfigurationError(
+            f"Identity {identity!r} was named, but the graph has no client_factory that knows identities. "
+            "Give create_supervisor_graph(client_factory=…) one. Nothing was submitted."
+        )
+    from databricks.sdk import WorkspaceClient
+    from databricks.sdk.core import Config
+    from databricks_openai import AsyncDatabricksOpenAI
+
+    try:
+        # Without these a host that does not answer blocks for five minutes (BASELINE: Client facts).
+        config = Config(retry_timeout_seconds=2, http_timeout_seconds=5)
+        workspace = WorkspaceClient(config=config)
+    except Exception as error:
+        raise ConfigurationError(
+            f"No workspace to talk to: {' '.join(scrub(str(error)).split())} Nothing was submitted. "
+            "Set DATABRICKS_HOST and DATABRICKS_TOKEN (or another login that the Databricks SDK knows)."
+        ) from None
+    client: AsyncOpenAI = AsyncDatabricksOpenAI(
+        workspace_client=workspace, use_ai_gateway=True, max_retries=0
+    )
+    return client
+
+
+class Clients:
+    """Hands out one client per identity and event loop.
+
+    Args:
+        factory: Builds one. A plain function is called in a thread; it may block.
+    """
+
+    def __init__(self, factory: ClientFactory) -> None:
+        self._factory = factory
+        self._loops: WeakKeyDictionary[
+            asyncio.AbstractEventLoop, dict[str | None, asyncio.Future[SupervisorClient]]
+        ] = WeakKeyDictionary()
+
+    async def get(self, identity: str | None) -> SupervisorClient:
+        """The client of this identity for the running loop.
+
+        Raises:
+            ConfigurationError: It cannot be built.
+        """
+        clients = self._loops.setdefault(asyncio.get_running_loop(), {})
+        building = clients.get(identity)
+        if building is None:
+            building = clients[identity] = asyncio.ensure_future(self._build(identity))
+        try:
+            return await asyncio.shield(building)
+        except BaseException:
+            if building.done() and clients.get(identity) is building:
+                del clients[identity]
+            raise
+
+    def forget(self, identity: str | None) -> None:
+        """Build a new one next time: the credentials of this one are stale."""
+        self._loops.get(asyncio.get_running_loop(), {}).pop(identity, None)
+
+    async def _build(self, identity: str | None) -> SupervisorClient:
+        try:
+            if inspect.iscoroutinefunction(self._factory):
+                client = await self._factory(identity)
+            else:
+                made = await asyncio.to_thread(self._factory, identity)
+                client = await made if inspect.isawaitable(made) else made
+        except SupervisorError:
+            raise
+        except Exception as error:
+            raise ConfigurationError(
+                f"client_factory({identity!r}) failed: {type(error).__name__}: {scrub(str(error))} "
+                "Nothing was submitted."
+            ) from None
+        return SupervisorClient(client)

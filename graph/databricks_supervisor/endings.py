@@ -1,0 +1,91 @@
+"""How a turn ends without its answer: recorded in the thread first, then raised or said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from langchain_core.messages import AIMessage
+
+from . import errors
+from .errors import JobError, SupervisorError
+from .refusals import explain
+from .run import Run
+from .state import Job, JobFailure
+
+__all__ = ["end_without_answer", "failure_of_status", "raise_recorded"]
+
+
+async def end_without_answer(run: Run, job: Job, error: SupervisorError) -> dict[str, Any]:
+    """The state update for a turn that ends without its answer.
+
+    With ``on_failure="raise"`` the failure goes to the state alone: the next pass of ``poll`` ends the turn
+    and raises, so that a resumed thread says the same again. With ``"message"`` it becomes the answer.
+    """
+    said = run.settings.on_failure == "message"
+    failure: JobFailure = {"kind": type(error).__name__, "message": str(error), "said": said}
+    ended: Job = {**job, "failure": failure, "ended": True, "permit": None}
+    if not said:
+        return {"job": ended}
+    await run.ledger.end_turn(job["turn_id"])
+    message = AIMessage(
+        content=str(error),
+        id=f"{job['turn_id']}:failure",
+        response_metadata={"error": failure["kind"], "response_id": job.get("response_id")},
+    )
+    return {"messages": [message], "job": ended}
+
+
+async def raise_recorded(run: Run, job: Job, failure: JobFailure) -> None:
+    """End the turn and raise what was recorded."""
+    await run.ledger.end_turn(job["turn_id"])
+    kind: type[SupervisorError] = getattr(errors, failure["kind"], SupervisorError)
+    error = kind(failure["message"])
+    if isinstance(error, JobError):
+        error.response_id, error.status = job.get("response_id"), job.get("status")
+    raise error
+
+
+def failure_of_status(response_id: str, body: Mapping[str, Any], delivered: int) -> JobError | None:
+    """The error that a terminal response stands for, or ``None`` if it brought an answer.
+
+    Args:
+        response_id: Id of the job.
+        body: The response.
+        delivered: How many output items it brought.
+    """
+    status = str(body.get("status") or "completed")
+    said = _said(body.get("error"))
+    details: dict[str, Any] = {"response_id": response_id, "status": status}
+    kept = "What it delivered before is in the thread. " if delivered else ""
+    again = "Send the message again to start a new job."
+    if status == "failed" or (status == "completed" and said):
+        text = said or "no explanation was given."
+        return errors.JobFailedError(
+            f"Job {response_id} failed: {text}{explain(text)} {kept}{again}", **details
+        )
+    if status == "cancelled":
+        return errors.JobCancelledError(f"Job {response_id} was cancelled. {kept}{again}", **details)
+    if status == "incomplete" and not delivered:
+        reason = body.get("incomplete_details")
+        why = reason.get("reason") if isinstance(reason, Mapping) else None
+        return errors.JobIncompleteError(
+            f"Job {response_id} ended incomplete ({why or 'no reason given'}) before it delivered anything. "
+            f"{again}",
+            **details,
+        )
+    if not delivered:
+        return errors.JobFailedError(f"Job {response_id} completed without any output. {again}", **details)
+    return None
+
+
+def _said(error: object) -> str:
+    if not error:
+        return ""
+    if isinstance(error, Mapping):
+        code, message = error.get("code") or error.get("error_code"), error.get("message")
+        text = f"{code}: {message}" if code and message else str(message or code or dict(error))
+    else:
+        text = str(error)
+    text = errors.scrub(" ".join(text.split()))
+    return text if text.endswith((".", "!", "?")) else f"{text}."

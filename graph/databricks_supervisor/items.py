@@ -1,0 +1,211 @@
+"""Responses items as LangChain messages, one message an item, and back without loss.
+
+A message shows what the item means to people and to other models; the item itself stays recoverable
+(:mod:`.originals`). Messages that other nodes and models wrote become items in :mod:`.foreign`.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages.tool import invalid_tool_call, tool_call
+
+from .foreign import DEVELOPER, items_of
+from .originals import ITEM_KEY, canonical, is_portable, keep, kind_of, parse_object, portable, recall
+
+__all__ = ["ITEM_KEY", "Item", "as_item", "items_from_message", "message_from_item", "message_id"]
+
+Item = dict[str, Any]
+
+_LONGEST_NOTE = 200
+_TEXT_TYPES = ("output_text", "input_text", "text")
+
+
+def message_id(response_id: str, index: int) -> str:
+    """Id of the message of a response's ``index``-th own item (0-based).
+
+    Example:
+        >>> message_id("resp_1", 0)
+        'resp_1:0'
+    """
+    return f"{response_id}:{index}"
+
+
+def as_item(value: object) -> Item:
+    """An item for anything that an ``output`` may hold; what is no object is wrapped.
+
+    Example:
+        >>> as_item(None)
+        {'type': 'unreadable', 'value': None}
+    """
+    return value if isinstance(value, dict) else {"type": "unreadable", "value": value}
+
+
+def message_from_item(item: Item, response_id: str, index: int) -> BaseMessage:
+    """Make the message of one item. Never fails: what is unknown is named, and kept whole.
+
+    Args:
+        item: One entry of a response's ``output`` (or of an input).
+        response_id: Id of the response; with ``index`` it makes the message's id.
+        index: Position among the response's own items, 0-based.
+
+    Returns:
+        An ``AIMessage``, ``HumanMessage``, ``SystemMessage`` or ``ToolMessage`` from which
+        :func:`items_from_message` gives back ``[item]``.
+
+    Example:
+        >>> call = {"type": "function_call", "call_id": "c1", "name": "add", "arguments": '{"a": 1}'}
+        >>> message = message_from_item(call, "resp_1", 2)
+        >>> message.id, message.tool_calls[0]["args"]
+        ('resp_1:2', {'a': 1})
+        >>> items_from_message(message) == [call]
+        True
+    """
+    item = as_item(item)
+    shown = copy.deepcopy(item) if is_portable(item) else portable(item)
+    message = _build(shown)
+    message.id = message_id(response_id, index)
+    message.additional_kwargs[ITEM_KEY] = keep(item, message)
+    return message
+
+
+def items_from_message(message: BaseMessage) -> list[Item]:
+    """The item that a message came from, unchanged; otherwise the items that say what it says.
+
+    A message that was edited since (content, tool calls) counts as written by its editor.
+
+    Args:
+        message: Any LangChain message.
+
+    Returns:
+        New items, safe to change. ``[]`` for a message that says nothing.
+
+    Example:
+        >>> items_from_message(HumanMessage("Hello"))
+        [{'type': 'message', 'role': 'user', 'content': [{'type': 'input_text', 'text': 'Hello'}]}]
+    """
+    original = recall(message)
+    return items_of(message) if original is None else [original]
+
+
+def _build(item: Item) -> BaseMessage:
+    match kind_of(item):
+        case "message":
+            return _message(item)
+        case "function_call":
+            return _function_call(item)
+        case "function_call_output":
+            return ToolMessage(_output(item.get("output")), tool_call_id=_text(item.get("call_id")))
+        case "reasoning":
+            parts = [*_list(item.get("summary")), *_list(item.get("content"))]
+            texts = [text for part in parts if isinstance(text := _get(part, "text"), str)]
+            return AIMessage([{"type": "reasoning", "reasoning": text} for text in texts or [""]])
+        case "mcp_approval_request":
+            return AIMessage(_note("Approval needed", item.get("name"), item.get("server_label")))
+        case "mcp_approval_response":
+            return _decision(item)
+        case kind:
+            title = kind if isinstance(kind, str) and kind else "Item without a type"
+            return AIMessage(_note(title, item.get("name"), item.get("server_label")))
+
+
+def _message(item: Item) -> BaseMessage:
+    content = _content(item.get("content"))
+    match item.get("role"):
+        case "user":
+            return HumanMessage(content)
+        case "system":
+            return SystemMessage(content)
+        case "developer":
+            return SystemMessage(content, additional_kwargs=dict(DEVELOPER))
+    return AIMessage(content)
+
+
+def _function_call(item: Item) -> AIMessage:
+    arguments, call_id = item.get("arguments"), item.get("call_id")
+    name = _text(item.get("name"))
+    call_id = None if call_id is None else _text(call_id)
+    args = parse_object(arguments)
+    # A checkpointer that cannot write a number must not meet it in a tool call.
+    if args is not None and is_portable(args):
+        return AIMessage("", tool_calls=[tool_call(name=name, args=args, id=call_id)])
+    error = "The arguments are not a JSON object."
+    invalid = invalid_tool_call(name=name, args=_text(arguments), id=call_id, error=error)
+    return AIMessage("", invalid_tool_calls=[invalid])
+
+
+def _decision(item: Item) -> HumanMessage:
+    verdict = "Approved" if item.get("approve") is True else "Refused"
+    reason = item.get("reason")
+    text = _note(verdict, item.get("approval_request_id"))
+    return HumanMessage(f"{text}. {reason}" if isinstance(reason, str) and reason else text)
+
+
+def _output(output: object) -> str | list[str | dict[Any, Any]]:
+    if output is None:
+        return ""
+    if isinstance(output, str):
+        return output
+    if isinstance(output, list) and output and all(isinstance(_get(part, "type"), str) for part in output):
+        return _content(output)
+    return json.dumps(output, ensure_ascii=False)
+
+
+def _content(content: object) -> str | list[str | dict[Any, Any]]:
+    if content is None:
+        return ""
+    if not isinstance(content, list):
+        return _text(content)
+    blocks = [_block(part) for part in content]
+    if not blocks:
+        return ""
+    first = blocks[0]
+    if len(blocks) == 1 and isinstance(first, dict) and first.keys() == {"type", "text"}:
+        text = first["text"]
+        return text if isinstance(text, str) else blocks
+    return blocks
+
+
+def _block(part: object) -> str | dict[Any, Any]:
+    """A content part as the block that LangChain's integrations understand."""
+    if not isinstance(part, dict):
+        return _text(part)
+    match part:
+        case {"type": kind} if kind in _TEXT_TYPES:
+            block: dict[Any, Any] = {"type": "text", "text": _text(part.get("text"))}
+            if _list(part.get("annotations")):
+                block["annotations"] = part["annotations"]
+            return block
+        case {"type": "refusal"}:
+            return {"type": "refusal", "refusal": _text(part.get("refusal"))}
+        case {"type": "input_image", "image_url": str(url)}:
+            detail = part.get("detail")
+            extra = {"detail": detail} if isinstance(detail, str) else {}
+            return {"type": "image_url", "image_url": {"url": url, **extra}}
+        case {"type": "input_file"} if not part.get("file_url"):
+            keys = ("filename", "file_data", "file_id")
+            return {"type": "file", "file": {key: part[key] for key in keys if part.get(key) is not None}}
+    return part
+
+
+def _note(title: str, name: object = None, label: object = None) -> str:
+    text = f"{title}: {name}" if isinstance(name, str) and name else title
+    text = f"{text} ({label})" if isinstance(label, str) and label else text
+    return text if len(text) <= _LONGEST_NOTE else f"{text[: _LONGEST_NOTE - 1]}…"
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    return "" if value is None else canonical(value)
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _get(value: object, key: str) -> object:
+    return value.get(key) if isinstance(value, dict) else None

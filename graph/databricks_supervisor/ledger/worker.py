@@ -1,0 +1,101 @@
+"""Which process claimed an effect, and whether it is known to be gone."""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+
+__all__ = ["is_dead", "this_worker"]
+
+
+def this_worker() -> str:
+    """The name of this process: ``host/pid/start``.
+
+    The host includes the boot and the pid namespace (a container) where the system tells them, and the start
+    tells two processes apart that were given the same pid one after the other.
+
+    Example:
+        >>> from databricks_supervisor.ledger.worker import is_dead, this_worker
+        >>> is_dead(this_worker())
+        False
+    """
+    return _name_of(os.getpid())
+
+
+def is_dead(worker: str) -> bool:
+    """Whether that process is known to be gone.
+
+    Reads ``/proc`` where there is one: call it through ``asyncio.to_thread`` where reading files would be
+    seen as blocking.
+
+    Args:
+        worker: What :func:`this_worker` said in that process.
+
+    Returns:
+        True only for a process of this very host that has ended. False for one that lives, is on another
+        host, or cannot be told.
+    """
+    host, _, rest = worker.partition("/")
+    number, _, start = rest.partition("/")
+    if host != _HOST or not start or not (number.isascii() and number.isdigit()):
+        return False
+    pid = int(number)
+    try:
+        if not _exists(pid):
+            return True
+    except OverflowError:
+        return False
+    return _start_of(pid) not in ("", start)
+
+
+@functools.cache
+def _name_of(pid: int) -> str:
+    return f"{_HOST}/{pid}/{_start_of(pid)}"
+
+
+def _host() -> str:
+    parts = [socket.gethostname().replace("/", "_")]
+    try:
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(str(os.stat("/proc/self/ns/pid").st_ino))
+    except OSError:
+        pass
+    return ":".join(parts)
+
+
+def _exists(pid: int) -> bool:
+    if os.name != "posix":
+        return bool(psutil.pid_exists(pid))
+    # Not psutil here: it takes a process that it may not look at (hidepid) for one that is gone.
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _start_of(pid: int) -> str:
+    """When a process started, in a form that never changes; ``"ended"`` for a zombie, ``""`` if hidden."""
+    try:
+        # Not psutil's create_time: on Linux it moves with every correction of the system's clock, and a
+        # process that lives would look like another one.
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        state, *fields = stat.rpartition(")")[2].split()
+        return "ended" if state in "ZX" else fields[18]
+    except (OSError, IndexError, ValueError):
+        pass
+    try:
+        process = psutil.Process(pid)
+        return "ended" if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time():.3f}"
+    except (psutil.Error, OSError):
+        return ""
+
+
+_HOST = _host()
+this_worker()  # computed while importing, so that no event loop waits for the disk

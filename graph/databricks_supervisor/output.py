@@ -1,0 +1,117 @@
+"""What is new in a response: its own items, without the history that a server repeats before them.
+
+The output of a background response may begin with the assistant messages, calls and outputs of its input
+(CONTRACT: Retrieve). They are recognised by what they are, never by how many there are, so a server that
+repeats them and one that does not give the same result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from .echo import cut, find_echo, is_unfinished
+from .items import Item, as_item
+
+__all__ = ["is_unfinished", "new_items", "pending_approvals", "pending_calls"]
+
+
+def new_items(output: Any, sent: Sequence[Item], *, final: bool) -> list[Item]:
+    """The own items of a response, in order, from its beginning.
+
+    Of two polls, one result is the beginning of the other: count what was delivered and deliver the rest.
+
+    What counts as history: a call, output, approval or message with the id of a sent one (and saying the
+    same), a repeated message of a user, and what stands before one of these and equals a sent item. A message
+    of the assistant that merely equals a sent one counts only if the whole history is there, in order, and
+    something new follows: otherwise it is an answer that says the same again.
+
+    Args:
+        output: ``output`` of the retrieved response, as it came; may be ``None`` or rubbish.
+        sent: ``input`` of the request that created the response.
+        final: Whether the response has ended. Until then the result stops before the first item that is
+            unfinished, or not yet known to be new; after that, nothing is held back.
+
+    Returns:
+        The items, unchanged; what is no object is wrapped (:func:`.items.as_item`).
+
+    Example:
+        >>> old = {"type": "message", "id": "m1", "role": "assistant", "content": "Hello!"}
+        >>> new = {"type": "message", "id": "m2", "role": "assistant", "content": "42"}
+        >>> new_items([old, new], [old], final=True) == new_items([new], [old], final=True) == [new]
+        True
+    """
+    items = [as_item(value) for value in output] if isinstance(output, list) else []
+    echo = find_echo(items, sent)
+    own = [index for index in range(len(items)) if index not in echo.certain]
+    fresh = [index for index in own if index not in echo.likely]
+    if echo.is_whole and (fresh or not final):
+        own = fresh
+    elif echo.likely and echo.may_continue and not final:
+        own = [index for index in own if index < min(echo.likely)]
+    if not final:
+        stop = next((n for n, index in enumerate(own) if is_unfinished(items[index])), len(own))
+        own = own[:stop]
+    return [items[index] for index in own]
+
+
+def pending_approvals(items: Sequence[Item]) -> list[Item]:
+    """The approval requests of a response that nobody answered in it (CONTRACT: MCP approvals).
+
+    Args:
+        items: The response's own items.
+
+    Returns:
+        ``mcp_approval_request`` items, one an id. One without an id could never be answered and is left out.
+
+    Example:
+        >>> request = {"type": "mcp_approval_request", "id": "call_x", "name": "web-search"}
+        >>> pending_approvals([request]) == [request]
+        True
+    """
+    answered = _values(items, "mcp_approval_response", "approval_request_id")
+    answered |= _values(items, "function_call_output", "call_id")
+    return _unanswered(items, "mcp_approval_request", "id", answered)
+
+
+def pending_calls(items: Sequence[Item], declared: Collection[str]) -> list[Item]:
+    """The calls of client-side functions that are to be run (CONTRACT: Client-side functions).
+
+    Args:
+        items: The response's own items.
+        declared: Names of the functions that the request declared. Calls of other names were run by the
+            service already.
+
+    Returns:
+        ``function_call`` items without an output in ``items``, one a call id. A call that is ``incomplete``
+        (cut off by a limit) is left out.
+
+    Example:
+        >>> call = {"type": "function_call", "call_id": "c1", "name": "add", "arguments": "{}"}
+        >>> pending_calls([call], {"add"}) == [call], pending_calls([call], {"other"})
+        (True, [])
+    """
+    outputs = _values(items, "function_call_output", "call_id")
+    calls = _unanswered(items, "function_call", "call_id", outputs)
+    return [
+        call
+        for call in calls
+        if isinstance(name := call.get("name"), str)
+        and name in declared
+        and call.get("status") != "incomplete"
+    ]
+
+
+def _values(items: Sequence[Item], kind: str, key: str) -> set[str]:
+    found = (cut(item.get(key)) for item in items if isinstance(item, dict) and item.get("type") == kind)
+    return {value for value in found if value is not None}
+
+
+def _unanswered(items: Sequence[Item], kind: str, key: str, answered: set[str]) -> list[Item]:
+    pending: dict[str, Item] = {}
+    for item in items:
+        if isinstance(item, dict) and item.get("type") == kind:
+            value = cut(item.get(key))
+            if value is not None and value not in answered:
+                pending.setdefault(value, item)
+    return list(pending.values())

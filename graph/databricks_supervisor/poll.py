@@ -1,0 +1,229 @@
+"""The node that reads a job until there is something new, or it ends. Reading has no side effect."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.messages import BaseMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.config import get_stream_writer
+
+from .client import Reply, Transient
+from .endings import end_without_answer, failure_of_status, raise_recorded
+from .errors import (
+    AuthenticationError,
+    JobNotFoundError,
+    JobTimeoutError,
+    RequestRejectedError,
+    ServiceRetiredError,
+    ServiceUnavailableError,
+    TurnEndedError,
+)
+from .history import request_input
+from .items import Item, message_from_item
+from .output import new_items
+from .pending import pending_of
+from .progress import ProgressWriter
+from .run import Run, run_of
+from .schedule import PollMoment, next_delay, retry_delay
+from .state import Job, SupervisorState
+
+__all__ = ["poll"]
+
+logger = logging.getLogger(__name__)
+
+
+async def poll(state: SupervisorState, config: RunnableConfig) -> dict[str, Any]:
+    """Poll until something new is complete or the job ends, and put it into the state.
+
+    Raises:
+        JobError: The job ended without its answer (with ``on_failure="raise"``).
+        ServiceError: The job cannot be read. The turn is kept: resume the thread.
+    """
+    run, job = run_of(config), state["job"]
+    failure = job.get("failure")
+    if failure and failure["kind"] != JobTimeoutError.__name__:
+        await raise_recorded(run, job, failure)
+    reader = _Reader(run, job, state["messages"])
+    try:
+        reply, items = await reader.read()
+    except (JobNotFoundError, JobTimeoutError, RequestRejectedError, ServiceRetiredError) as error:
+        if failure:
+            await raise_recorded(run, job, failure)
+        return await end_without_answer(run, reader.job, error)
+    await _check_current(run, job)
+    return await _deliver(run, reader.job, state["messages"], reply, items)
+
+
+class _Reader:
+    """Reads one job until there is news, with patience for what may pass."""
+
+    def __init__(self, run: Run, job: Job, messages: Sequence[BaseMessage]) -> None:
+        self.run = run
+        self.job: Job = {**job, "failure": None, "ended": False}
+        self._response_id = job["response_id"] or ""
+        self._messages = messages
+        self._sent: list[Item] | None = None
+        self._progress = ProgressWriter(get_stream_writer(), self._response_id)
+        if job["polls"]:
+            self._progress.said(job["status"], job["delivered"])
+        self._failures = 0
+        self._failing_since: float | None = None
+        self._missing_since: float | None = None
+        self._refreshed = False
+
+    async def read(self) -> tuple[Reply, list[Item]]:
+        """The first reply that brings something new or final, and the items that are new in it."""
+        last: Reply | None = None
+        retry_s: float | None = None
+        self._say()
+        while True:
+            await self.run.time.sleep(self._delay() if retry_s is None else retry_s)
+            retry_s = None
+            try:
+                reply = await self._retrieve(last)
+            except Transient as error:
+                retry_s = self._patience(error)
+                continue
+            self._failures, self._failing_since, self._missing_since = 0, None, None
+            self._refreshed = False
+            self.job["status"] = reply.status
+            if reply is not last or reply.terminal:
+                items = self._new(reply)
+                if items or reply.terminal:
+                    self._say(new=len(items))
+                    return reply, items
+            last = reply
+            self._say()
+            self._check_deadline(reply)
+
+    async def _retrieve(self, last: Reply | None) -> Reply:
+        self.job["polls"] += 1
+        client = await self.run.client()
+        try:
+            return await client.retrieve(
+                self._response_id, timeout_s=self.run.settings.retrieve_timeout_s, last=last
+            )
+        except AuthenticationError:
+            if self._refreshed:
+                raise
+            self._refreshed = True
+            self.run.clients.forget(self.run.settings.identity)
+            raise Transient("the credentials were refused once", 0.0) from None
+        except RequestRejectedError as error:
+            if error.status_code != 404:
+                raise
+            return self._missing(error)
+
+    def _missing(self, error: RequestRejectedError) -> Reply:
+        """404: a service may answer before its store knows the job; after a grace it is gone."""
+        now = self.run.time.now()
+        self._missing_since = now if self._missing_since is None else self._missing_since
+        if now - self._missing_since < self.run.settings.not_found_grace_s:
+            raise Transient(str(error), 1.0)
+        raise JobNotFoundError(
+            f"Job {self._response_id} not found (404): it expired or was deleted, or this is another workspace. "
+            "The thread still has everything it delivered. Send the message again to start a new job.",
+            response_id=self._response_id,
+            status=self.job["status"],
+        )
+
+    def _patience(self, error: Transient) -> float:
+        """Seconds until the next try, while patience lasts."""
+        now = self.run.time.now()
+        self._failures += 1
+        self._failing_since = now if self._failing_since is None else self._failing_since
+        delay = retry_delay(self._failures, error.retry_after_s, self.run.time.random)
+        logger.warning(
+            "event=poll_failed response_id=%s thread=%s failures=%d retry_in_s=%.1f reason=%s",
+            self._response_id,
+            self.run.thread,
+            self._failures,
+            delay,
+            error,
+        )
+        if now - self._failing_since > self.run.settings.unreachable_after_s:
+            raise ServiceUnavailableError(
+                f"Job {self._response_id} could not be read for {now - self._failing_since:.0f} s: {error}. "
+                "It may still be running; nothing was lost. Resume the thread when the service answers again."
+            )
+        self._say(status="unreachable")
+        return delay
+
+    def _delay(self) -> float:
+        if self.job["status"] in ("completed", "failed", "cancelled", "incomplete"):
+            return 0.0
+        now = self.run.time.now()
+        moment = PollMoment(
+            age_s=max(0.0, now - self.job["submitted_at"]),
+            since_news_s=max(0.0, now - self.job["news_at"]),
+            polls=self.job["polls"],
+        )
+        return next_delay(self.run.settings.polling, moment, self.run.time.random)
+
+    def _new(self, reply: Reply) -> list[Item]:
+        if self._sent is None:
+            # What this response was asked: the conversation without what it has delivered itself.
+            own = f"{self._response_id}:"
+            self._sent = request_input([m for m in self._messages if not (m.id or "").startswith(own)])
+        return new_items(reply.output, self._sent, final=reply.terminal)[self.job["delivered"] :]
+
+    def _check_deadline(self, reply: Reply) -> None:
+        """Counts only here, after the service said that the job is not done (a thread may resume next week)."""
+        age = self.run.time.now() - self.job["submitted_at"]
+        if age > self.run.settings.deadline_s:
+            raise JobTimeoutError(
+                f"Job {self._response_id} was still {reply.status!r} after {age / 60:.0f} minutes. The thread "
+                "keeps what it delivered. Resume the thread to look once more, or send the message again to "
+                "start a new job.",
+                response_id=self._response_id,
+                status=reply.status,
+            )
+
+    def _say(self, *, status: str | None = None, new: int = 0) -> None:
+        self._progress.say(
+            status=status or self.job["status"],
+            elapsed_s=max(0.0, self.run.time.now() - self.job["submitted_at"]),
+            polls=self.job["polls"],
+            items=self.job["delivered"] + new,
+        )
+
+
+async def _check_current(run: Run, job: Job) -> None:
+    """Write nothing for a turn that another one has followed: the thread's state has moved on."""
+    turn = await run.ledger.get_turn(job["turn_id"])
+    latest = await run.ledger.latest_turn(turn.thread, turn.position) if turn is not None else None
+    if latest is not None and latest.turn_id != job["turn_id"]:
+        raise TurnEndedError(
+            f"Turn {job['turn_id']} is over: another message followed it on thread {run.thread}. "
+            "Nothing more was written for it. Resume the thread to follow the new one."
+        )
+
+
+async def _deliver(
+    run: Run, job: Job, before: Sequence[BaseMessage], reply: Reply, items: list[Item]
+) -> dict[str, Any]:
+    response_id = job["response_id"] or ""
+    messages = [
+        message_from_item(item, response_id, job["delivered"] + offset) for offset, item in enumerate(items)
+    ]
+    usage = reply.body.get("usage")
+    job = {
+        **job,
+        "delivered": job["delivered"] + len(items),
+        "news_at": run.time.now(),
+        "usage": usage if isinstance(usage, dict) else None,
+    }
+    if not reply.terminal:
+        return {"messages": messages, "job": job}
+    error = failure_of_status(response_id, reply.body, job["delivered"])
+    if error is not None:
+        failed = await end_without_answer(run, job, error)
+        return {"job": failed["job"], "messages": messages + failed.get("messages", [])}
+    after: Any = {"messages": [*before, *messages], "job": job}
+    if reply.status != "completed" or not pending_of(after, run):
+        await run.ledger.end_turn(job["turn_id"])
+        job = {**job, "ended": True}
+    return {"messages": messages, "job": job}

@@ -1,0 +1,58 @@
+"""Where a turn goes next: pure functions of its state."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from langchain_core.runnables import RunnableConfig
+
+from .client import TERMINAL
+from .pending import pending_of
+from .run import run_of
+from .state import SupervisorState
+
+__all__ = ["after_approve", "after_call_tools", "after_poll", "after_submit"]
+
+End = Literal["__end__"]
+
+
+def after_submit(state: SupervisorState) -> Literal["submit", "poll"] | End:
+    """To the job; or once more to ``submit``, with what a person said about an unknown outcome."""
+    if state["job"]["ended"]:
+        return _ended(state)
+    return "poll" if state["job"]["response_id"] else "submit"
+
+
+def after_poll(
+    state: SupervisorState, config: RunnableConfig
+) -> Literal["poll", "approve", "call_tools"] | End:
+    """Once more while the job runs; then to what it waits for, or to the end."""
+    if state["job"]["ended"]:
+        return _ended(state)
+    if state["job"]["status"] not in TERMINAL:
+        return "poll"
+    return "approve" if pending_of(state, run_of(config)).approvals else "call_tools"
+
+
+def after_approve(
+    state: SupervisorState, config: RunnableConfig
+) -> Literal["approve", "call_tools", "submit", "poll"] | End:
+    """Once more while something is undecided; then to the functions that wait, or to the follow-up."""
+    if state["job"]["ended"]:
+        return _ended(state)
+    if not state["job"]["response_id"]:
+        return "submit"
+    return "approve" if pending_of(state, run_of(config)).approvals else "call_tools"
+
+
+def after_call_tools(state: SupervisorState) -> Literal["call_tools", "submit", "poll"] | End:
+    """To the follow-up; or once more, with what a person said about an unknown outcome."""
+    if state["job"]["ended"]:
+        return _ended(state)
+    return "call_tools" if state["job"]["response_id"] else "submit"
+
+
+def _ended(state: SupervisorState) -> Literal["poll"] | End:
+    """A failure that is to be raised is raised by ``poll``, after it has reached the state."""
+    failure = state["job"].get("failure")
+    return "poll" if failure and not failure.get("said") else "__end__"

@@ -1,0 +1,74 @@
+"""What the nodes of one run share: found at the run's entry, handed on in its config, never stored."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import cast
+
+from langchain_core.runnables import RunnableConfig
+
+from .client import SupervisorClient
+from .clients import Clients
+from .errors import ConfigurationError
+from .ledger import Ledger
+from .settings import Settings
+
+__all__ = ["RUN_KEY", "Run", "Time", "run_of"]
+
+# LangGraph copies configurable values into checkpoint metadata unless their key starts with "__".
+RUN_KEY = "__databricks_supervisor_run"
+
+
+@dataclass(frozen=True, slots=True)
+class Time:
+    """Time and chance, so that tests can hand in their own.
+
+    Attributes:
+        now: Seconds since the epoch.
+        sleep: Waits for seconds.
+        random: A number in [0, 1).
+    """
+
+    now: Callable[[], float] = time.time
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    random: Callable[[], float] = field(default=random.random)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of one supervisor.
+
+    Attributes:
+        settings: The graph's settings, with the run's context applied.
+        ledger: Where this run's side effects are claimed.
+        thread: LangGraph's ``thread_id``.
+        clients: Clients of the service.
+        time: Time and chance.
+        resumable: Whether a checkpointer is in force, so that an interrupt can be answered.
+    """
+
+    settings: Settings
+    ledger: Ledger
+    thread: str
+    clients: Clients
+    time: Time
+    resumable: bool
+
+    async def client(self) -> SupervisorClient:
+        """The client of the run's identity."""
+        return await self.clients.get(self.settings.identity)
+
+
+def run_of(config: RunnableConfig) -> Run:
+    """The run that a node is part of."""
+    run = config.get("configurable", {}).get(RUN_KEY)
+    if run is None:
+        raise ConfigurationError(
+            "A supervisor's node ran outside of its compiled graph. Compile the graph that "
+            "create_supervisor_graph returned, and call or embed that."
+        )
+    return cast(Run, run)

@@ -1,0 +1,88 @@
+"""When to poll next: pure functions of what is known, with randomness handed in.
+
+Polling cost and detection lag are two sides of one coin: a delay proportional to the job's age keeps the
+lag proportional to its duration, at a number of polls that grows with its logarithm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["PollMoment", "Polling", "next_delay", "retry_delay"]
+
+SHORTEST_S = 0.3
+LONGEST_S = 10.0
+LONGEST_RETRY_S = 30.0
+NEWS_WINDOW_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class PollMoment:
+    """What a cadence can depend on.
+
+    Attributes:
+        age_s: Seconds since the job was submitted.
+        since_news_s: Seconds since something new arrived, or since it was submitted.
+        polls: Polls so far.
+    """
+
+    age_s: float
+    since_news_s: float
+    polls: int
+
+
+Polling = Literal["auto"] | float | Callable[[PollMoment], float]
+"""``"auto"``, a fixed number of seconds, or a function of :class:`PollMoment` that returns seconds."""
+
+
+def next_delay(polling: Polling, moment: PollMoment, random: Callable[[], float]) -> float:
+    """Seconds to wait before the next poll.
+
+    Args:
+        polling: The cadence.
+        moment: What is known now.
+        random: Returns a number in [0, 1).
+
+    Example:
+        >>> next_delay(2.0, PollMoment(age_s=60, since_news_s=60, polls=9), lambda: 0.5)
+        2.0
+        >>> round(next_delay("auto", PollMoment(age_s=0, since_news_s=0, polls=0), lambda: 0.5), 2)
+        0.3
+    """
+    if polling == "auto":
+        return _clamp(_auto(moment) * (0.9 + 0.2 * random()))
+    if callable(polling):
+        return max(0.0, float(polling(moment)))
+    # A fixed cadence shortens the first wait: many jobs are quick.
+    return min(1.0, float(polling)) if moment.polls == 0 else float(polling)
+
+
+def retry_delay(failures: int, retry_after_s: float | None, random: Callable[[], float]) -> float:
+    """Seconds to wait after a failed attempt: what the service asked for, else exponential with jitter.
+
+    Args:
+        failures: Failures in a row, at least 1.
+        retry_after_s: The service's ``Retry-After``, in seconds.
+        random: Returns a number in [0, 1).
+
+    Example:
+        >>> retry_delay(1, None, lambda: 0.5), retry_delay(3, 7.0, lambda: 0.5)
+        (0.5, 7.0)
+    """
+    if retry_after_s is not None:
+        return max(SHORTEST_S, retry_after_s)
+    return float(min(LONGEST_RETRY_S, 0.5 * 2 ** (min(failures, 10) - 1)) * (0.5 + random()))
+
+
+def _auto(moment: PollMoment) -> float:
+    if moment.polls == 0:
+        return SHORTEST_S
+    by_age = 0.6 + 0.024 * max(0.0, moment.age_s - 8.0) if moment.age_s < 60.0 else 0.029 * moment.age_s
+    # What comes next often comes soon after what came last.
+    return by_age / 2 if moment.since_news_s < NEWS_WINDOW_S and moment.polls > 1 else by_age
+
+
+def _clamp(delay: float) -> float:
+    return min(LONGEST_S, max(SHORTEST_S, delay))

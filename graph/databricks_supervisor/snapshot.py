@@ -1,0 +1,63 @@
+"""What a thread's latest checkpoint says, read without running anything."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from langchain_core.messages import BaseMessage
+from langgraph.checkpoint.base import CheckpointTuple
+
+from .state import Job, SupervisorState
+
+__all__ = ["Snapshot", "snapshot_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A thread at one checkpoint.
+
+    Attributes:
+        exists: Whether there is a checkpoint.
+        foreign: Whether another graph wrote it.
+        job: The job in it, or ``None``.
+        messages: The conversation in it.
+        interrupted: Whether it waits for the answer to an interrupt.
+    """
+
+    exists: bool = False
+    foreign: bool = False
+    job: Job | None = None
+    messages: list[BaseMessage] = field(default_factory=list)
+    interrupted: bool = False
+
+    @property
+    def state(self) -> SupervisorState | None:
+        """The state, if it has a job."""
+        return SupervisorState(messages=cast(Any, self.messages), job=self.job) if self.job else None
+
+
+def snapshot_of(saved: CheckpointTuple | None, channels: Collection[str]) -> Snapshot:
+    """Read a checkpoint; its input counts as state, also before the first node has run.
+
+    Args:
+        saved: The checkpoint, or ``None``.
+        channels: The channels that this graph has.
+    """
+    if saved is None:
+        return Snapshot()
+    values = saved.checkpoint["channel_values"]
+    given = values.get("__start__")
+    entered: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
+    job = entered.get("job") or values.get("job")
+    versions = saved.checkpoint["channel_versions"]
+    writes = saved.pending_writes or []
+    answered = {task for task, channel, _ in writes if channel == "__resume__"}
+    return Snapshot(
+        exists=bool(versions),
+        foreign=job is None and any(name not in channels for name in versions),
+        job=job,
+        messages=[*values.get("messages", []), *entered.get("messages", [])],
+        interrupted=any(channel == "__interrupt__" and task not in answered for task, channel, _ in writes),
+    )

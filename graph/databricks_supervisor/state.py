@@ -1,0 +1,100 @@
+"""What a thread holds: the conversation, and the job that is answering it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, NotRequired
+
+from langchain_core.messages import AnyMessage
+from langgraph.graph.message import add_messages
+from typing_extensions import TypedDict
+
+__all__ = [
+    "Decision",
+    "GraphInput",
+    "Job",
+    "JobFailure",
+    "SupervisorInput",
+    "SupervisorOutput",
+    "SupervisorState",
+]
+
+
+class Decision(TypedDict):
+    """What was decided about one approval request."""
+
+    approve: bool
+    by: str
+    reason: NotRequired[str]
+
+
+class JobFailure(TypedDict):
+    """Why a job ended without its answer: the error's class, its message, and whether that is in ``messages``."""
+
+    kind: str
+    message: str
+    said: bool
+
+
+class Job(TypedDict, total=False):
+    """The job of the thread's current turn. JSON alone.
+
+    Attributes:
+        turn_id: The turn, as the ledger has it.
+        round: 0 for the question; one more for each follow-up (approvals, function outputs) in the turn.
+        response_id: Id of the background response at the service, whole.
+        status: Its last status, as the service calls it.
+        submitted_at: When it was submitted, in seconds since the epoch.
+        news_at: When something new arrived last, in seconds since the epoch.
+        delivered: How many of its output items are in ``messages``.
+        polls: Polls so far, as of the last news.
+        decisions: Decisions so far, by approval id, while others are still open.
+        permit: The attempt whose outcome is unknown and that a person allowed to be repeated.
+        call_permits: The same for client-side functions, by call id.
+        complaint: Why the last answer to an interrupt was not accepted.
+        usage: Token counts, as the service gave them.
+        ended: Whether the turn is over.
+        failure: Why it ended without an answer.
+    """
+
+    turn_id: str
+    round: int
+    response_id: str | None
+    status: str
+    submitted_at: float
+    news_at: float
+    delivered: int
+    polls: int
+    decisions: dict[str, Decision]
+    permit: int | None
+    call_permits: dict[str, int]
+    complaint: str | None
+    usage: dict[str, Any] | None
+    ended: bool
+    failure: JobFailure | None
+
+
+class SupervisorState(TypedDict):
+    """State of the graph. ``messages`` is shared with a parent graph; ``job`` is the supervisor's own."""
+
+    messages: Annotated[list[AnyMessage], add_messages]
+    job: Job
+
+
+class SupervisorInput(TypedDict):
+    """What a caller gives: the question, and a ``turn_id`` if it wants to settle what is a repeat itself."""
+
+    messages: Annotated[list[AnyMessage], add_messages]
+    turn_id: NotRequired[str]
+
+
+class GraphInput(TypedDict):
+    """What the engine is given: the question together with its turn, so that one checkpoint has both."""
+
+    messages: Annotated[list[AnyMessage], add_messages]
+    job: Job
+
+
+class SupervisorOutput(TypedDict):
+    """What a parent graph gets: messages alone (a scalar would clash under parallel Sends)."""
+
+    messages: Annotated[list[AnyMessage], add_messages]

@@ -1,0 +1,42 @@
+"""Connections that can be cut, because a lost connection is not an error status."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+_transports: dict[tuple[str, int], asyncio.Transport] = {}
+
+
+class CuttableProtocol(H11Protocol):
+    """uvicorn's protocol, which remembers the transport of every peer."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if self.client is not None:
+            _transports[self.client] = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.client is not None:
+            _transports.pop(self.client, None)
+        super().connection_lost(exc)
+
+
+class DroppedConnection(Response):
+    """In place of a response: the client sees a reset, as if a machine in between had died."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        host, port = scope["client"]
+        transport = _transports.get((host, port))
+        if transport is not None:
+            sock: socket.socket = transport.get_extra_info("socket")
+            # without lingering, the close is a reset and not an orderly end
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            transport.abort()
+        while (await receive())["type"] != "http.disconnect":
+            pass

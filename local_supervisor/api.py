@@ -69,6 +69,9 @@ class Api:
                 body, conversation, behaviour, key, bearer, request.headers.get("traceparent")
             )
         await asyncio.sleep(behaviour.answer_delay_s)
+        if behaviour.answer_delay_s and await request.is_disconnected():
+            self._store.ended_with(job, "left")
+            return DroppedConnection()
         if behaviour.drop_create == "after":
             self._store.ended_with(job, "dropped")
             return DroppedConnection()
@@ -202,7 +205,7 @@ async def _json(request: Request) -> dict[str, Any]:
 def _answer(job: Job) -> Response:
     """The response object; rendered once for each moment at which it changes."""
     elapsed = job.elapsed(now())
-    moment = bisect.bisect_right(job.script.moments(), elapsed)
+    moment = bisect.bisect_right(job.script.moments, elapsed)
     if (body := job.bodies.get(moment)) is None:
         body = job.bodies[moment] = json.dumps(_response(job, elapsed), ensure_ascii=False).encode()
     return Response(body, media_type="application/json")

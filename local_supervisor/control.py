@@ -28,7 +28,8 @@ class Control:
         parse(started_with)
         self._store = store
         self._started_with = started_with
-        self._behaviour = store.setting(_SETTING) or started_with
+        kept = store.setting(_SETTING)
+        self._behaviour = started_with if kept is None else kept
 
     def behaviour(self) -> dict[str, Any]:
         """The default behaviour's fields, as far as they are set."""

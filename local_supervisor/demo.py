@@ -18,7 +18,8 @@ TIME_FUNCTION = "get_current_time"
 KNOWN_MCP_TOOLS = frozenset({PUBLISH_TOOL})
 
 _PUBLISH = re.compile(
-    r"\bpublish|\b(post|send|share)\b.*\b(to|with|in|on)\b|\b(post|send|share) (it|this|that)\b", re.I
+    r"\bpublish|\b(post|send)\b.*\b(to|in|on)\b|\b(post|send|share) (it|this|that|these|them|the|with)\b",
+    re.I,
 )
 _TIME = re.compile(r"(?<!over )(?<!each )\b(time|today|now|date|clock)\b", re.I)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 from .behaviour import Behaviour
@@ -83,6 +84,7 @@ class Script:
             return None
         return shown
 
+    @cached_property
     def moments(self) -> list[float]:
         """The times at which an answer changes, ascending."""
         times = {self.queued_until, self.end}
@@ -113,9 +115,10 @@ def write(
     if behaviour.out_of_order:
         for first in range(len(spans) % 2, len(spans) - 1, 2):
             (start, done), (later_start, later_done) = spans[first : first + 2]
-            spans[first : first + 2] = [(start, later_done), (later_start, done)]
-            # the later one is begun before it is complete, whatever the clock of the earlier one says
-            spans[first + 1] = (min(later_start, done), done)
+            spans[first : first + 2] = [
+                (start, later_done),
+                (later_start, done),
+            ]  # complete as soon as it is begun
     steps = [Step(item, queued_until, queued_until) for item in items[:echoed]]
     steps += [
         Step(item, start, done) for item, (start, done) in zip(_formed(new, behaviour), spans, strict=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -109,7 +108,7 @@ async def _wait(run: Run, turn: Turn, drive: Callable[[], Awaitable[None]], *, n
             await drive()
             return
         while (current := await run.ledger.get_turn(turn.turn_id)) and current.ended_at is None:
-            await asyncio.sleep(0.2)
+            await run.time.sleep(0.2)
     except SupervisorError as error:
         logger.info("event=waited_for_failure thread=%s turn=%s reason=%s", run.thread, turn.turn_id, error)
 

@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
 from typing import Any, TypeVar
 
@@ -55,10 +56,8 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
         return done.result()
     except (KeyboardInterrupt, SystemExit):
         loop.call_soon_threadsafe(lambda: [task.cancel() for task in started])
-        try:
+        with suppress(CancelledError):
             done.exception()
-        except CancelledError:
-            pass
         raise
 
 

@@ -65,6 +65,8 @@ def test_a_job_exists_although_its_client_gave_up_waiting(own_service: LocalSupe
 
     while own_service.submissions()["count"] == 0:
         time.sleep(0.05)
+    while own_service.submissions()["jobs"][0]["connection"] == "open":
+        time.sleep(0.05)
     assert own_service.submissions()["posts"] == 1
 
 

@@ -162,6 +162,25 @@ def test_publishing_runs_the_real_tool_after_the_approval_only(client: Client) -
     assert published.read_text().count("# Sales by product, 2026-Q3") == 1
 
 
+@pytest.mark.parametrize(
+    "question", ["What share of the revenue in Europe had the Drift Speaker?", "Total sales"]
+)
+def test_nothing_is_published_unasked(client: Client, question: str) -> None:
+    assert client.run([user(question)], tools=[APP])["output"][-1]["type"] == "message"
+
+
+def test_publishing_it_means_what_was_asked_before(client: Client) -> None:
+    items = [
+        user("Which region is best in 2025?"),
+        {"role": "assistant", "content": "…"},
+        user("Publish it."),
+    ]
+
+    request = client.run(items, tools=[APP])["output"][-1]
+
+    assert json.loads(request["arguments"])["title"] == "Sales by region, 2025"
+
+
 def test_a_tool_that_was_cut_off_by_a_kill_is_not_run_twice(own_service: Any) -> None:
     client = Client(own_service)
     question = user("Publish the sales of last quarter to #sales.", duration_s=0.05)

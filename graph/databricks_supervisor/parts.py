@@ -22,7 +22,12 @@ MEDIA: Final = (
     *("file", "input_file", "document", "media", "audio", "input_audio", "video"),
 )
 
-_ANNOTATIONS: Final = ("url_citation", "file_citation", "container_file_citation", "file_path")
+_ANNOTATIONS: Final = {
+    "url_citation": ("url", "title", "start_index", "end_index"),
+    "file_citation": ("file_id", "filename", "index"),
+    "container_file_citation": ("container_id", "file_id", "filename", "start_index", "end_index"),
+    "file_path": ("file_id", "index"),
+}
 
 
 def parts_of(content: object) -> list[Item]:
@@ -68,13 +73,19 @@ def output_text_of(output: object) -> str:
 
 
 def annotations_of(block: Item) -> Item:
-    """The block's annotations of types that the service knows, as ``{"annotations": […]}``, or ``{}``."""
+    """The block's complete annotations of known types, as ``{"annotations": […]}``; ``{}`` without any.
+
+    Example:
+        >>> annotations_of({"annotations": [{"type": "file_path", "file_id": "f", "index": 0, "x": None}]})
+        {'annotations': [{'type': 'file_path', 'file_id': 'f', 'index': 0}]}
+    """
     given = block.get("annotations")
-    known = [
-        annotation
-        for annotation in (given if isinstance(given, list) else [])
-        if isinstance(annotation, dict) and annotation.get("type") in _ANNOTATIONS
-    ]
+    known: list[Item] = []
+    for annotation in given if isinstance(given, list) else []:
+        kind = annotation.get("type") if isinstance(annotation, dict) else None
+        keys = _ANNOTATIONS.get(kind, ()) if isinstance(kind, str) else ()
+        if keys and all(isinstance(annotation.get(key), str | int) for key in keys):
+            known.append({"type": kind} | {key: annotation[key] for key in keys})
     return {"annotations": known} if known else {}
 
 

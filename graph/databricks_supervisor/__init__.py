@@ -7,6 +7,7 @@ anywhere by polling the same job.
 
 from . import errors
 from .approvals import SupervisorInterrupt
+from .as_tool import as_tool
 from .clients import databricks_client
 from .context import SupervisorContext
 from .errors import *  # noqa: F403
@@ -32,6 +33,7 @@ __all__ = [
     "SupervisorState",
     "Time",
     "app",
+    "as_tool",
     "create_supervisor_graph",
     "databricks_client",
     "genie_space",

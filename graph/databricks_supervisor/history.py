@@ -162,7 +162,8 @@ def _clean(item: Item) -> Item | None:
         case "mcp_approval_request":
             label = _string(item.get("server_label"))
             name = _string(item.get("name"))
-            return _named(item, "id", name=name, server_label=label, arguments=_arguments(item))
+            fields = {"name": name, "server_label": label, "arguments": _arguments(item)}
+            return _named(item, "id", **fields) if name else None
         case "mcp_approval_response":
             reason = item.get("reason")
             extra = {"reason": reason} if isinstance(reason, str) and reason else {}

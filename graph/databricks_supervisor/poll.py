@@ -29,6 +29,7 @@ from .progress import ProgressWriter
 from .run import Run, run_of
 from .schedule import PollMoment, next_delay, retry_delay
 from .state import Job, SupervisorState
+from .streaming import stream_texts
 
 __all__ = ["poll"]
 
@@ -54,7 +55,9 @@ async def poll(state: SupervisorState, config: RunnableConfig) -> dict[str, Any]
             await raise_recorded(run, job, failure)
         return await end_without_answer(run, reader.job, error)
     await _check_current(run, job)
-    return await _deliver(run, reader.job, state["messages"], reply, items)
+    update = await _deliver(run, reader.job, state["messages"], reply, items)
+    await stream_texts(update.get("messages", []), config)
+    return update
 
 
 class _Reader:

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
-__all__ = ["CALL_KEY", "position_of", "step_of", "task_namespace"]
+__all__ = ["CALL_KEY", "config_of_call", "position_of", "step_of", "task_namespace"]
 
 CALL_KEY = "__databricks_supervisor_call"
 """Configurable under which a tool says which call it is, as several run in one task."""
+
+
+def config_of_call(config: RunnableConfig, tool: str, call_id: str) -> RunnableConfig:
+    """The config for a graph that runs as one tool call: with a position and checkpoints of its own.
+
+    LangGraph numbers the graphs that one task calls in the order in which they start, so parallel calls could
+    find each other's checkpoints when they run again. Here the call's id says whose they are.
+    """
+    configurable: dict[str, Any] = {**config.get("configurable", {}), CALL_KEY: call_id}
+    if "__pregel_task_id" in configurable:
+        digest = hashlib.blake2b(call_id.encode(), digest_size=16).hexdigest()
+        configurable["checkpoint_ns"] = f"{configurable['checkpoint_ns']}|{tool}:{digest}"
+        scratchpad = configurable.get("__pregel_scratchpad")
+        if scratchpad is not None:
+            configurable["__pregel_scratchpad"] = replace(scratchpad, subgraph_counter=lambda: 0)
+    return {**config, "configurable": configurable}
 
 
 def position_of(config: RunnableConfig) -> str:

@@ -112,8 +112,10 @@ responses = item(
     {"id": ids, "reason": texts},
 )
 unknown = st.sampled_from(
-    ["mcp_call", "mcp_list_tools", "custom_tool_call", "compaction", "item_reference", "new_in_2031"]
-    + ["code_interpreter_call", ""]
+    [
+        *("mcp_call", "mcp_list_tools", "custom_tool_call", "compaction", "item_reference"),
+        *("code_interpreter_call", "new_in_2031", ""),
+    ]
 ).flatmap(lambda kind: item(kind, {"name": texts, "output": json_values}, {"id": ids}))
 garbage = st.one_of(json_values, st.dictionaries(st.sampled_from(["type", *KEYS]), json_values, max_size=3))
 

@@ -5,6 +5,10 @@ It says ``ready``, waits for a line, does its task and prints a JSON answer.
 
 from __future__ import annotations
 
+import tests.library.ledger_alone  # noqa: F401
+
+# isort: split
+
 import asyncio
 import json
 import os

@@ -157,8 +157,10 @@ def test_a_strict_service_takes_every_conversation(messages: list[BaseMessage]) 
 
 stories = st.lists(
     st.sampled_from(
-        [make(id_) for id_ in ("a", "b") for make in (call, output, request, response)]
-        + [user("Hi"), assistant("Hm.")]
+        [
+            *(make(id_) for id_ in ("a", "b") for make in (call, output, request, response)),
+            *(user("Hi"), assistant("Hm.")),
+        ]
     ),
     max_size=9,
 )

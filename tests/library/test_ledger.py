@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from databricks_supervisor.errors import TurnEndedError, TurnMismatchError
-from databricks_supervisor.ledger import EffectKey, Ledger, MemoryLedger, NewTurn, SqlLedger, Turn
+from databricks_supervisor.ledger import Effect, EffectKey, Ledger, MemoryLedger, NewTurn, SqlLedger, Turn
 
 from tests.library.ledgers import KEY, Clock, MakeLedger, new_turn
 
@@ -381,12 +381,18 @@ async def test_who_ends_a_turn_sees_every_claim_of_it(make: MakeLedger) -> None:
             await ledger.end_turn(turn_id)
             return [effect.key.id for effect in await ledger.effects(turn_id)]
 
-        claims = [claiming.claim(EffectKey(turn_id, 0, "tool", str(i)), "w") for i in range(4)]
-        seen, *answers = await asyncio.gather(end(), *claims, return_exceptions=True)
-        assert all(isinstance(answer, TurnEndedError) or answer.mine for answer in answers)
-        claimed = [answer.key.id for answer in answers if not isinstance(answer, BaseException)]
-        assert isinstance(seen, list)
+        claims = (outcome_of(claiming.claim(EffectKey(turn_id, 0, "tool", str(i)), "w")) for i in range(4))
+        seen, answers = await asyncio.gather(end(), asyncio.gather(*claims))
+        claimed = [answer.key.id for answer in answers if isinstance(answer, Effect) and answer.mine]
+        assert len(claimed) + sum(isinstance(answer, TurnEndedError) for answer in answers) == 4
         assert sorted(seen) == sorted(claimed)
+
+
+async def outcome_of(claim: Awaitable[Effect]) -> Effect | TurnEndedError:
+    try:
+        return await claim
+    except TurnEndedError as error:
+        return error
 
 
 async def test_a_deleted_thread_leaves_nothing(ledger: Ledger) -> None:
@@ -425,14 +431,8 @@ async def test_no_claim_outlives_the_thread_that_is_deleted_meanwhile(make: Make
     for number in range(30):
         turn_id = f"turn-{number}"
         await ledgers[0].open_turn(new_turn(turn_id, thread=turn_id))
-        claims = [ledgers[1].claim(EffectKey(turn_id, 0, "tool", str(i)), "w") for i in range(4)]
-        answers = await asyncio.gather(
-            *claims[:2], ledgers[0].delete_thread(turn_id), *claims[2:], return_exceptions=True
-        )
-        assert all(
-            answer is None or isinstance(answer, TurnEndedError) or not isinstance(answer, BaseException)
-            for answer in answers
-        )
+        claims = [outcome_of(ledgers[1].claim(EffectKey(turn_id, 0, "tool", str(i)), "w")) for i in range(4)]
+        await asyncio.gather(*claims[:2], ledgers[0].delete_thread(turn_id), *claims[2:])
         assert await ledgers[0].effects(turn_id) == []
 
 

@@ -29,7 +29,7 @@ Key = tuple[str, int, EffectKind, str]
 
 def test_the_three_ledgers_give_the_same_answers(tmp_path: Path, postgres_url: str) -> None:
     clock = Clock()
-    ledgers = [
+    ledgers: list[Ledger] = [
         SqlLedger(f"sqlite:///{tmp_path}/ledger.db", clock=clock),
         SqlLedger(postgres_url, clock=clock),
         MemoryLedger(clock=clock),

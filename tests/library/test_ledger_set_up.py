@@ -119,6 +119,7 @@ def test_without_psycopg_the_error_says_what_to_install(from_url: bool) -> None:
     make = "SqlLedger" if from_url else "SqlLedger.from_psycopg"
     script = f"""
 import sys
+import tests.library.ledger_alone
 sys.modules["psycopg"] = None
 from databricks_supervisor.ledger import SqlLedger
 from databricks_supervisor.errors import ConfigurationError
@@ -130,12 +131,13 @@ except ConfigurationError as error:
 else:
     raise SystemExit("no error")
 """
-    subprocess.run([sys.executable, "-c", script], check=True)
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2])
 
 
 def test_the_interface_alone_loads_no_database() -> None:
     script = """
 import sys
+import tests.library.ledger_alone
 import databricks_supervisor.ledger
 assert "sqlalchemy" not in sys.modules
 from databricks_supervisor.ledger import MemoryLedger
@@ -144,7 +146,7 @@ from databricks_supervisor.ledger import SqlLedger
 SqlLedger("sqlite:///ledger.db")
 assert "psycopg" not in sys.modules
 """
-    subprocess.run([sys.executable, "-c", script], check=True)
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2])
 
 
 @pytest.mark.parametrize(

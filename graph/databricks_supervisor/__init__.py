@@ -5,6 +5,8 @@ keeps its id in the graph's state and in a ledger, polls it, pauses for approval
 anywhere by polling the same job.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from . import errors
 from .approvals import SupervisorInterrupt
 from .as_tool import as_tool
@@ -12,12 +14,15 @@ from .clients import databricks_client
 from .context import SupervisorContext
 from .errors import *  # noqa: F403
 from .graph import create_supervisor_graph
-from .ledger import Ledger, MemoryLedger, SqlLedger
+from .ledger import Ledger, MemoryLedger
 from .progress import Progress
 from .run import Time
 from .schedule import PollMoment
 from .state import Job, SupervisorInput, SupervisorOutput, SupervisorState
 from .tools import app, genie_space, knowledge_assistant, uc_connection, uc_function
+
+if TYPE_CHECKING:
+    from .ledger import SqlLedger
 
 __all__ = [
     "Job",
@@ -42,3 +47,12 @@ __all__ = [
     "uc_function",
     *errors.__all__,
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # SQLAlchemy is a quarter of the import; whoever brings no SQL does without it.
+    if name == "SqlLedger":
+        from .ledger import SqlLedger
+
+        return SqlLedger
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

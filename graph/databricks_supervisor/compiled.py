@@ -46,7 +46,7 @@ from .position import position_of, step_of, task_namespace
 from .run import RUN_KEY, Run, Time
 from .settings import Settings
 from .snapshot import Snapshot, snapshot_of
-from .turns import Asked, Busy, Entered, Thread, enter, first_job, read_question
+from .turns import Asked, Busy, Entered, Thread, checked_id, enter, first_job, read_question
 
 __all__ = ["CompiledSupervisorGraph", "Parts", "SupervisorGraph"]
 
@@ -243,7 +243,7 @@ class CompiledSupervisorGraph(CompiledStateGraph[Any, Any, Any, Any]):
         run = Run(
             settings=self.parts.settings.with_context(_context_of(context, configurable)),
             ledger=await self.parts.ledgers.of(saver),
-            thread=str(configurable.get("thread_id") or uuid.uuid4()),
+            thread=checked_id("thread_id", str(configurable.get("thread_id") or uuid.uuid4())),
             clients=self.parts.clients,
             time=self.parts.time,
             resumable=saver is not None,

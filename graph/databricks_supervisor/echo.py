@@ -11,7 +11,7 @@ from .originals import canonical, kind_of, parse_object
 from .parts import blocks_of, output_text_of, text_of
 from .stories import MAX_ID
 
-__all__ = ["UNFINISHED", "Echo", "cut", "find_echo", "is_unfinished"]
+__all__ = ["UNFINISHED", "Echo", "find_echo", "is_unfinished"]
 
 Item = dict[str, Any]
 
@@ -50,7 +50,7 @@ def is_unfinished(item: Any) -> bool:
     return item.get("type") != "function_call_output" and not item.get("id")
 
 
-def cut(value: object) -> str | None:
+def _cut(value: object) -> str | None:
     """An id as the service may have cut it (CONTRACT: Ids); ``None`` for what is no id."""
     return value[:MAX_ID] if isinstance(value, str) and value else None
 
@@ -114,12 +114,12 @@ def _anchors(items: Sequence[Item], sent: Sequence[Item]) -> dict[int, int]:
     own_calls: set[str | None] = set()
     for index, item in enumerate(items):
         kind = item.get("type")
-        if kind == "function_call_output" and cut(item.get("call_id")) in own_calls:
+        if kind == "function_call_output" and _cut(item.get("call_id")) in own_calls:
             continue  # Services that number their calls anew in each response use an old id for a new call.
         if (identity := _identity(item)) is not None and places[identity]:
             anchors[index] = places[identity].popleft()
         elif kind == "function_call":
-            own_calls.add(cut(item.get("call_id")))
+            own_calls.add(_cut(item.get("call_id")))
     return anchors
 
 
@@ -127,21 +127,21 @@ def _identity(item: Item) -> Hashable | None:
     """What makes an item of an output certainly the same as a sent one."""
     match kind_of(item):
         case "message":
-            role, item_id = _role(item), cut(item.get("id"))
+            role, item_id = _role(item), _cut(item.get("id"))
             if role != "assistant":
                 return "message", role, _said(item)  # A response never speaks in the name of a user.
             return ("message", item_id, _said(item)) if item_id else None
         case "function_call":
-            call_id = cut(item.get("call_id"))
+            call_id = _cut(item.get("call_id"))
             return ("function_call", call_id, *_request(item)) if call_id else None
         case "function_call_output":
-            call_id = cut(item.get("call_id"))
+            call_id = _cut(item.get("call_id"))
             return ("function_call_output", call_id) if call_id else None
         case "mcp_approval_request":
-            request_id = cut(item.get("id"))
-            return ("mcp_approval_request", request_id) if request_id else None
+            request_id = _cut(item.get("id"))
+            return ("mcp_approval_request", request_id, *_request(item)) if request_id else None
         case "mcp_approval_response":
-            request_id = cut(item.get("approval_request_id"))
+            request_id = _cut(item.get("approval_request_id"))
             return ("mcp_approval_response", request_id) if request_id else None
     return None
 
@@ -152,7 +152,7 @@ def _equals(item: Item, sent: Item, *, by_id: bool = False) -> bool:
     if kind != kind_of(sent) or item.get("status") in UNFINISHED:
         return False
     if kind == "message":
-        if by_id and (item_id := cut(item.get("id"))) and item_id == cut(sent.get("id")):
+        if by_id and (item_id := _cut(item.get("id"))) and item_id == _cut(sent.get("id")):
             return True
         return _role(item) == _role(sent) and _said(item) == _said(sent)
     if item.get("call_id"):

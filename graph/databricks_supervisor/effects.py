@@ -95,7 +95,7 @@ async def once(
         effect = await ledger.get_effect(key)
         if effect is None:
             result = await uncut(_attempt(ledger, key, action, None, on_late))
-        elif effect.attempt == permit and _is_over(effect, lifetime_s):
+        elif effect.attempt == permit and await _is_over(effect, lifetime_s):
             result = await uncut(_attempt(ledger, key, action, permit, on_late))
         else:
             result = await _watch(ledger, key, effect, lifetime_s)
@@ -106,7 +106,7 @@ async def once(
 async def look(ledger: Ledger, key: EffectKey, *, lifetime_s: float) -> Done | Unknown | None:
     """What is known of an effect, without waiting: ``None`` if it was not begun, or is under way."""
     effect = await ledger.get_effect(key)
-    return _known(effect, lifetime_s) if effect is not None else None
+    return await _known(effect, lifetime_s) if effect is not None else None
 
 
 async def uncut(section: Coroutine[Any, Any, T]) -> T:
@@ -141,7 +141,7 @@ async def _attempt(
     on_late: Callable[[Outcome], Awaitable[None]] | None,
 ) -> Done | Unknown | None:
     """Claim, do, record. ``None`` when somebody else was quicker to claim."""
-    worker = this_worker()
+    worker = await asyncio.to_thread(this_worker)
     effect = (
         await ledger.claim(key, worker) if permit is None else await ledger.take_over(key, permit, worker)
     )
@@ -160,7 +160,12 @@ async def _attempt(
         return Unknown(effect.attempt, reason, effect.claimed_at)
     if await _record(ledger, key, effect.attempt, outcome):
         return Done(outcome, now=True)
-    logger.warning("event=late_outcome key=%s attempt=%s outcome=%s", key, effect.attempt, outcome)
+    logger.warning(
+        "event=late_outcome key=%s attempt=%s response_id=%s",
+        key,
+        effect.attempt,
+        outcome.get("response_id"),
+    )
     if on_late is not None:
         await on_late(outcome)
     if await ledger.get_effect(key) is None:
@@ -174,7 +179,9 @@ async def _record(ledger: Ledger, key: EffectKey, attempt: int, outcome: Outcome
         try:
             return await ledger.record(key, attempt, outcome)
         except Exception as error:
-            logger.error("event=record_failed key=%s outcome=%s error=%s", key, outcome, error)
+            logger.error(
+                "event=record_failed key=%s response_id=%s error=%s", key, outcome.get("response_id"), error
+            )
             await asyncio.sleep(0.1 * 2**failures)
     return True  # The caller keeps it in the thread's state; the ledger will call it unknown.
 
@@ -184,7 +191,7 @@ async def _watch(ledger: Ledger, key: EffectKey, effect: Effect, lifetime_s: flo
     delay = 0.02
     current: Effect | None = effect
     while current is not None:
-        if (known := _known(current, lifetime_s)) is not None:
+        if (known := await _known(current, lifetime_s)) is not None:
             return known
         await asyncio.sleep(delay)
         delay = min(1.0, delay * 1.5)
@@ -192,17 +199,17 @@ async def _watch(ledger: Ledger, key: EffectKey, effect: Effect, lifetime_s: flo
     return None
 
 
-def _known(effect: Effect, lifetime_s: float) -> Done | Unknown | None:
+async def _known(effect: Effect, lifetime_s: float) -> Done | Unknown | None:
     if effect.outcome is not None and "unknown" not in effect.outcome:
         return Done(effect.outcome, now=False)
-    if not _is_over(effect, lifetime_s):
+    if not await _is_over(effect, lifetime_s):
         return None
     reason = (effect.outcome or {}).get("unknown") or "the process that began it is gone"
     return Unknown(effect.attempt, str(reason), effect.claimed_at)
 
 
-def _is_over(effect: Effect, lifetime_s: float) -> bool:
+async def _is_over(effect: Effect, lifetime_s: float) -> bool:
     """Whether whoever claimed the effect can no longer record an outcome that is worth waiting for."""
-    if effect.outcome is not None:
+    if effect.outcome is not None or effect.age > lifetime_s + CLAIM_SLACK_S:
         return True
-    return effect.age > lifetime_s + CLAIM_SLACK_S or is_dead(effect.worker)
+    return await asyncio.to_thread(is_dead, effect.worker)  # It reads /proc.

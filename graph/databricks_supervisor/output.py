@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from .echo import cut, find_echo, is_unfinished
+from .echo import find_echo, is_unfinished
 from .items import Item, as_item
 
 __all__ = ["is_unfinished", "new_items", "pending_approvals", "pending_calls"]
@@ -103,15 +103,15 @@ def pending_calls(items: Sequence[Item], declared: Collection[str]) -> list[Item
 
 
 def _values(items: Sequence[Item], kind: str, key: str) -> set[str]:
-    found = (cut(item.get(key)) for item in items if isinstance(item, dict) and item.get("type") == kind)
-    return {value for value in found if value is not None}
+    found = (item.get(key) for item in items if isinstance(item, dict) and item.get("type") == kind)
+    return {value for value in found if isinstance(value, str)}
 
 
 def _unanswered(items: Sequence[Item], kind: str, key: str, answered: set[str]) -> list[Item]:
     pending: dict[str, Item] = {}
     for item in items:
         if isinstance(item, dict) and item.get("type") == kind:
-            value = cut(item.get(key))
-            if value is not None and value not in answered:
+            value = item.get(key)
+            if isinstance(value, str) and value and value not in answered:
                 pending.setdefault(value, item)
     return list(pending.values())

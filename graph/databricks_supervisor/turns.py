@@ -14,7 +14,7 @@ from .history import question, question_digest
 from .ledger import EffectKey, Ledger, NewTurn, Turn
 from .state import Job
 
-__all__ = ["Asked", "Busy", "Entered", "Thread", "enter", "first_job", "read_question"]
+__all__ = ["Asked", "Busy", "Entered", "Thread", "checked_id", "enter", "first_job", "read_question"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +77,8 @@ def read_question(messages: Sequence[BaseMessage], turn_id: Any) -> Asked:
     Raises:
         InvalidInputError: There is no question in it, or the turn id is not one.
     """
-    if turn_id is not None and (not isinstance(turn_id, str) or not turn_id.strip()):
-        raise InvalidInputError(
-            f"turn_id must be a non-empty string; got {turn_id!r}. Nothing was submitted."
-        )
+    if turn_id is not None:
+        checked_id("turn_id", turn_id)
     new = question(messages)
     if not new:
         raise InvalidInputError(
@@ -91,6 +89,22 @@ def read_question(messages: Sequence[BaseMessage], turn_id: Any) -> Asked:
         if not message.id:
             message.id = str(uuid.uuid4())
     return Asked(list(messages), question_digest(messages), turn_id)
+
+
+def checked_id(name: str, value: Any) -> str:
+    """An id that every database can keep.
+
+    Raises:
+        InvalidInputError: It is no string, empty, or holds what a database's text cannot.
+    """
+    if isinstance(value, str) and value.strip() and "\x00" not in value:
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            pass
+        else:
+            return value
+    raise InvalidInputError(f"{name} must be a non-empty text; got {value!r}. Nothing was submitted.")
 
 
 class Busy(ThreadBusyError):

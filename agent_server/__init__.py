@@ -1,0 +1,1 @@
+"""The app around :mod:`databricks_supervisor`: settings, Studio entry, command line."""

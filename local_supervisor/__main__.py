@@ -22,9 +22,19 @@ def main() -> None:
     parser.add_argument(
         "--parent", type=int, help="end as soon as the process with this id is not the parent"
     )
+    parser.add_argument("--idle-exit", type=float, help="end after so many seconds without request and job")
     given = parser.parse_args()
     try:
-        serve(given.host, given.port, given.data, given.behaviour, given.token, given.port_file, given.parent)
+        serve(
+            given.host,
+            given.port,
+            given.data,
+            given.behaviour,
+            given.token,
+            given.port_file,
+            given.parent,
+            given.idle_exit,
+        )
     except ApiError as error:
         parser.error(str(error))
 

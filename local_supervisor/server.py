@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from .connection import CuttableProtocol
 from .control import Control
 from .errors import ApiError, error_for
 from .faults import error_response
-from .jobs import JobStore
+from .jobs import JobStore, now
+from .script import TERMINAL
 from .tool_runs import ToolRunner
 
 PREFIX = "/ai-gateway/mlflow/v1/responses"
@@ -61,10 +63,17 @@ def _unknown_path(request: Request, _: Exception) -> Response:
 class _Server(uvicorn.Server):
     """uvicorn's server, which says when it is ready."""
 
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None], parent: int | None) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        on_ready: Callable[[], None],
+        parent: int | None,
+        is_idle: Callable[[int], bool],
+    ) -> None:
         super().__init__(config)
         self._on_ready = on_ready
         self._parent = parent
+        self._is_idle = is_idle
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -75,7 +84,38 @@ class _Server(uvicorn.Server):
         # ten ticks a second; a parent that was killed leaves its children to another process
         if self._parent is not None and counter % 10 == 0 and os.getppid() != self._parent:
             return True
+        if counter % 10 == 0 and self._is_idle(self.server_state.total_requests):
+            return True
         return await super().on_tick(counter)
+
+
+class Idleness:
+    """Tells when nobody has asked anything for a while and no job is under way.
+
+    Args:
+        store: Jobs.
+        limit_s: Seconds without a request; None is never idle.
+    """
+
+    # a job that nobody polls may never end: after the longest time that one can take it counts for nothing
+    LONGEST_JOB_S = 30 * 60
+
+    def __init__(self, store: JobStore, limit_s: float | None) -> None:
+        self._store = store
+        self._limit_s = limit_s
+        self._requests = 0
+        self._since = time.monotonic()
+
+    def __call__(self, requests: int) -> bool:
+        """Whether it is time to end, given the number of requests so far."""
+        if requests != self._requests:
+            self._requests, self._since = requests, time.monotonic()
+        if self._limit_s is None or time.monotonic() - self._since < self._limit_s:
+            return False
+        return all(
+            job.status(now()) in TERMINAL or now() - job.created_at > self.LONGEST_JOB_S
+            for job in self._store.all()
+        )
 
 
 def serve(
@@ -86,6 +126,7 @@ def serve(
     token: str | None = None,
     port_file: Path | None = None,
     parent: int | None = None,
+    idle_exit_s: float | None = None,
 ) -> None:
     """Serve until a signal comes.
 
@@ -94,6 +135,7 @@ def serve(
         directory: Where jobs are kept. behaviour: The default behaviour's fields.
         token: See `create_app`. port_file: Gets "PORT PID" once the server is ready.
         parent: Process id of a parent that is not to be outlived.
+        idle_exit_s: End after so many seconds without a request and with no unfinished job.
     """
     # asyncio sends small answers at once only when the protocol is named; without it each waits 40 ms
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -124,7 +166,7 @@ def serve(
         timeout_graceful_shutdown=0,
         timeout_keep_alive=75,
     )
-    server = _Server(config, announce, parent)
+    server = _Server(config, announce, parent, Idleness(store, idle_exit_s))
     try:
         server.run(sockets=[listening])
     finally:

@@ -23,7 +23,7 @@ from .errors import (
     ServiceUnavailableError,
     scrub,
 )
-from .refusals import Refusal, explain, is_unsent, read_refusal
+from .refusals import Refusal, explain, is_unsent, read_refusal, scrub_answer
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -136,8 +136,7 @@ class SupervisorClient:
         """
         sent = {**(headers or {}), "Idempotency-Key": idempotency_key}
         try:
-            raw = await self._exchange("POST", "/responses", timeout_s, body, sent)
-            reply = _read(raw)
+            reply = _read(await self._exchange("POST", "/responses", timeout_s, body, sent))
         except _HttpFailure as failure:
             raise _sort_create(failure.refusal) from None
         except _Unreadable as error:
@@ -161,8 +160,8 @@ class SupervisorClient:
             ServiceError: Anything final, by class; 404 is a RequestRejectedError with that ``status_code``.
         """
         try:
-            raw = await self._exchange("GET", f"/responses/{quote(response_id, safe='')}", timeout_s)
-            return _read(raw, last)
+            path = f"/responses/{quote(response_id, safe='')}"
+            return _read(await self._exchange("GET", path, timeout_s), last)
         except _HttpFailure as failure:
             raise _sort_retrieve(failure.refusal) from None
         except _Unreadable as error:
@@ -195,7 +194,7 @@ class SupervisorClient:
         timeout_s: float,
         body: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> bytes:
+    ) -> Any:
         import httpx2
         import openai
 
@@ -203,10 +202,8 @@ class SupervisorClient:
         options: Any = {"max_retries": 0, "timeout": timeout_s, "headers": dict(headers or {})}
         try:
             if method == "GET":
-                answer = await self._openai.get(path, cast_to=httpx2.Response, options=options)
-            else:
-                answer = await self._openai.post(path, cast_to=httpx2.Response, body=body, options=options)
-            return bytes(answer.content)
+                return await self._openai.get(path, cast_to=httpx2.Response, options=options)
+            return await self._openai.post(path, cast_to=httpx2.Response, body=body, options=options)
         except openai.APIStatusError as error:
             raise _HttpFailure(read_refusal(error.response, error.body)) from None
 
@@ -221,7 +218,8 @@ class _Unreadable(Exception):
     """200, but not a response."""
 
 
-def _read(raw: bytes, last: Reply | None = None) -> Reply:
+def _read(answer: Any, last: Reply | None = None) -> Reply:
+    raw = bytes(answer.content)
     digest = hashlib.blake2b(raw, digest_size=16).digest()
     if last is not None and last.digest == digest:
         return last
@@ -230,7 +228,8 @@ def _read(raw: bytes, last: Reply | None = None) -> Reply:
     except ValueError:
         body = None
     if not isinstance(body, dict) or not isinstance(body.get("id"), str) or not body["id"]:
-        raise _Unreadable(f"the answer was not a response: {scrub(raw[:200].decode(errors='replace'))!r}")
+        text = scrub_answer(raw[:2000].decode(errors="replace"), answer)
+        raise _Unreadable(f"the answer was not a response: {text[:200]!r}")
     status = body.get("status")
     return Reply(
         id=body["id"],
@@ -313,4 +312,6 @@ def _unsent(error: Exception, host: str) -> NotAccepted:
 def _describe(error: BaseException) -> str:
     cause = error.__cause__ or error
     text = " ".join(scrub(str(cause)).split())
+    if text.startswith("Illegal header"):  # The text goes on with the header, which may be the token's.
+        text = "a header cannot be sent (is there a line break in the token?)"
     return f"{type(cause).__name__}: {text}" if text else type(cause).__name__

@@ -11,10 +11,12 @@ from typing import Any, Literal
 
 from .errors import scrub
 
-__all__ = ["Refusal", "explain", "is_unsent", "read_refusal"]
+__all__ = ["Refusal", "explain", "is_unsent", "read_refusal", "scrub_answer"]
 
 _LONGEST_TEXT = 600
 _BEFORE_SENDING = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol"})
+# Where credentials are obtained: httpx's hook, the Databricks SDK's, those of the OpenAI SDK.
+_OBTAINING = frozenset({"auth_flow", "authenticate", "_prepare_options", "_build_headers", "_prepare_request"})
 _WHILE_SENDING = frozenset(
     {"ReadError", "WriteError", "CloseError", "ReadTimeout", "WriteTimeout", "RemoteProtocolError"}
 )
@@ -60,11 +62,15 @@ class Refusal:
 
 def read_refusal(response: Any, body: object) -> Refusal:
     """Read an error answer; Databricks says ``error_code`` and ``message``, OpenAI ``error: {…}``."""
-    headers = response.request.headers
-    text = scrub(_text_of(body, response), headers.get("authorization", ""), headers.get("api-key", ""))
-    text = " ".join(text.split())[:_LONGEST_TEXT]
+    text = " ".join(scrub_answer(_text_of(body, response), response).split())[:_LONGEST_TEXT]
     text = text if text.endswith((".", "!", "?")) else f"{text}."
     return Refusal(response.status_code, text, _retry_after(response.headers.get("retry-after")))
+
+
+def scrub_answer(text: str, response: Any) -> str:
+    """Take out of an answer's text the credentials that its request was sent with, and all that look like some."""
+    headers = response.request.headers
+    return scrub(text, headers.get("authorization", ""), headers.get("api-key", ""))
 
 
 def explain(text: str) -> str:
@@ -85,14 +91,14 @@ def is_unsent(error: BaseException) -> Literal["connection", "credentials"] | No
 
     Connecting failed, or no connection was free: those exceptions are named alike in httpx and its
     successor, either of which a client of the OpenAI SDK may carry. Or the credentials could not be
-    obtained, which happens before the request is written.
+    obtained or cannot be sent (a line break in a token), which shows before the request is written.
     """
     for link in _chain(error):
         if type(link).__name__ in _BEFORE_SENDING:
             return "connection"
         if type(link).__name__ in _WHILE_SENDING:
             return None
-        if any(name in ("auth_flow", "authenticate") for name in _frames(link)):
+        if str(link).startswith("Illegal header") or not _OBTAINING.isdisjoint(_frames(link)):
             return "credentials"
     return None
 

@@ -8,8 +8,6 @@ import re
 from typing import Any
 
 import pytest
-from databricks_supervisor.history import question, question_digest, request_input
-from databricks_supervisor.items import message_from_item
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import (
@@ -21,6 +19,9 @@ from langchain_core.messages import (
     SystemMessage,
     ToolMessage,
 )
+
+from databricks_supervisor.history import question, question_digest, request_input
+from databricks_supervisor.items import message_from_item
 
 from .items_strategies import any_items
 

@@ -7,13 +7,6 @@ import json
 from typing import Any
 
 import pytest
-from databricks_supervisor.items import (
-    ITEM_KEY,
-    as_item,
-    items_from_message,
-    message_from_item,
-    message_id,
-)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.load import dumps, loads
@@ -33,6 +26,14 @@ from langchain_core.messages import (
 )
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.graph.message import add_messages
+
+from databricks_supervisor.items import (
+    ITEM_KEY,
+    as_item,
+    items_from_message,
+    message_from_item,
+    message_id,
+)
 
 from .items_strategies import any_items, dict_items
 

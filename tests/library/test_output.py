@@ -6,11 +6,12 @@ import copy
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from databricks_supervisor.history import request_input
 from databricks_supervisor.items import message_from_item
 from databricks_supervisor.output import is_unfinished, new_items, pending_approvals, pending_calls
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from .items_strategies import any_items
 from .test_history import assistant, call, output, request, response, user
@@ -121,6 +122,21 @@ class TestNothingNewIsSwallowed:
         assert new_items(again, sent_for(*history), final=False) == again
         assert new_items(again, sent_for(*history), final=True) == again
 
+    def test_an_answer_that_begins_like_an_old_one_while_it_grows(self) -> None:
+        sent = sent_for(*self.YES)
+        done = assistant("Bye.", id="m3")
+        growing = {**assistant("Yes.", id="m2"), "status": "in_progress"}
+        assert new_items([growing, done], sent, final=False) == []
+        grown = [assistant("Yes. Really.", id="m2"), done]
+        assert new_items(grown, sent, final=False) == grown
+
+    def test_what_may_still_become_an_echo_is_waited_for(self) -> None:
+        sent = sent_for(assistant("Yes."), user("Sure?"), assistant("No."), user("Sure?"))
+        first, second = assistant("Yes.", id="m2"), assistant("Maybe.", id="m3")
+        assert new_items([first], sent, final=False) == []
+        assert new_items([first, {**second, "id": None}], sent, final=False) == []
+        assert new_items([first, second], sent, final=False) == [first, second]
+
     def test_the_same_call_again(self) -> None:
         sent = sent_for(user("State?"), call("c1"), output("c1", "running"))
         again = [{**call("c2"), "id": "fc"}, output("c2", "running")]
@@ -150,6 +166,11 @@ class TestNothingNewIsSwallowed:
                 [user("Search."), request("x"), response("x")],
             ):
                 assert new_items([*repeated, *own], sent, final=True) == own
+
+    def test_another_request_for_approval(self) -> None:
+        sent = sent_for(user("Search."), request("x" * 70), response("x" * 70))
+        again = {**request("x" * 70 + "2"), "arguments": '{"query": "y"}'}
+        assert new_items([again], sent, final=True) == [again]
 
     def test_what_has_no_id_or_is_unfinished_at_the_end(self) -> None:
         left = [assistant("17", id=None), {**call("c"), "status": "incomplete"}, None, "x", {"type": "odd"}]
@@ -294,6 +315,11 @@ class TestPending:
 
     def test_approvals_without_an_id_cannot_be_answered(self) -> None:
         assert pending_approvals([{**request("a"), "id": None}]) == []
+
+    def test_long_ids_are_not_mixed_up(self) -> None:
+        one, other = "x" * 70 + "1", "x" * 70 + "2"
+        assert len(pending_approvals([request(one), request(other), output(one)])) == 1
+        assert len(pending_calls([call(one), call(other)], {"f"})) == 2
 
     def test_calls_of_declared_functions_without_an_output(self) -> None:
         items = [call("a"), call("b"), call("h", name="system__ai__python_exec"), output("b"), call("a")]

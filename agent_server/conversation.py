@@ -1,0 +1,174 @@
+"""One thread of the graph, as the command line sees it: look at it, run it, read what it delivers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from databricks_supervisor import Job, SupervisorInterrupt
+from databricks_supervisor.compiled import CompiledSupervisorGraph
+from databricks_supervisor.errors import ForeignThreadError
+from databricks_supervisor.items import Item, items_from_message
+from databricks_supervisor.snapshot import snapshot_of
+from langchain_core.messages import BaseMessage
+from langchain_core.runnables import RunnableConfig
+
+__all__ = ["Conversation", "Delivered", "Look", "Pending", "Progressed", "text_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Progressed:
+    """How the job stands.
+
+    Attributes:
+        event: The library's progress event.
+    """
+
+    event: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """An item that is new in the thread.
+
+    Attributes:
+        item: The Responses item.
+        response_id: The job that it belongs to.
+    """
+
+    item: Item
+    response_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A question to a person.
+
+    Attributes:
+        interrupt_id: LangGraph's id, to answer it by.
+        value: What is asked.
+    """
+
+    interrupt_id: str
+    value: SupervisorInterrupt
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A thread as its latest checkpoint has it.
+
+    Attributes:
+        exists: Whether there is a checkpoint.
+        finished: Whether nothing is left to do.
+        pending: What waits for a person.
+        question: The last question, as text.
+        answer: Everything that was said to it so far.
+        job: The job in the state.
+    """
+
+    exists: bool = False
+    finished: bool = False
+    pending: list[Pending] = field(default_factory=list)
+    question: str = ""
+    answer: str = ""
+    job: Job | None = None
+
+    @property
+    def response_id(self) -> str | None:
+        """Id of the job at the service."""
+        return self.job.get("response_id") if self.job else None
+
+
+class Conversation:
+    """A thread.
+
+    Args:
+        graph: The compiled graph, with its checkpointer.
+        thread_id: LangGraph's thread id.
+    """
+
+    def __init__(self, graph: CompiledSupervisorGraph, thread_id: str) -> None:
+        self._graph = graph
+        self._thread_id = thread_id
+        self._config: RunnableConfig = {"configurable": {"thread_id": thread_id}}
+        self._response_id: str | None = None
+
+    async def look(self) -> Look:
+        """Read the thread's latest checkpoint.
+
+        Raises:
+            ForeignThreadError: Another graph wrote it.
+        """
+        saved = await cast(Any, self._graph.checkpointer).aget_tuple(self._config)
+        snapshot = snapshot_of(saved, self._graph.channels)
+        if snapshot.foreign:
+            raise ForeignThreadError(
+                f"Thread {self._thread_id} belongs to another graph. Nothing was changed. Use another thread id."
+            )
+        if not snapshot.exists:
+            return Look()
+        state = await self._graph.aget_state(self._config)
+        question, answer = _last_turn(snapshot.messages)
+        return Look(
+            exists=True,
+            finished=not state.next and not state.interrupts,
+            pending=[Pending(each.id, each.value) for each in state.interrupts],
+            question=question,
+            answer=answer,
+            job=snapshot.job,
+        )
+
+    async def run(self, given: Any) -> AsyncIterator[Progressed | Delivered]:
+        """Run the graph until it ends or waits, and tell what happens.
+
+        Args:
+            given: A question, a resume command, or ``None`` to go on.
+        """
+        stream = self._graph.astream(given, self._config, stream_mode=["custom", "updates"])
+        async with aclosing(cast(Any, stream)) as chunks:
+            async for mode, chunk in chunks:
+                if mode == "custom":
+                    if isinstance(chunk, dict) and chunk.get("type") == "supervisor.progress":
+                        self._response_id = chunk["response_id"]
+                        yield Progressed(chunk)
+                    continue
+                for message in _messages_in(chunk):
+                    for item in items_from_message(message):
+                        yield Delivered(item, self._job_of(message))
+
+    def _job_of(self, message: BaseMessage) -> str | None:
+        """The job of a message: a delivered one is named after it, one of this side belongs to the last."""
+        job, _, index = (message.id or "").rpartition(":")
+        return job if job and index.isdigit() else self._response_id
+
+
+def text_of(item: Item) -> str:
+    """The text of a message item, refusals included; ``""`` for an item of any other type."""
+    if item.get("type", "message") != "message":
+        return ""
+    content = item.get("content")
+    if isinstance(content, str):
+        return content
+    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    return "\n\n".join(text for part in parts if (text := str(part.get("text") or part.get("refusal") or "")))
+
+
+def _last_turn(messages: Sequence[BaseMessage]) -> tuple[str, str]:
+    question, answer = "", []
+    for message in messages:
+        for item in items_from_message(message):
+            text = text_of(item)
+            if item.get("role") == "user":
+                question, answer = text, []
+            elif text and item.get("role") == "assistant":
+                answer.append(text)
+    return question, "\n\n".join(answer)
+
+
+def _messages_in(update: Any) -> Iterator[BaseMessage]:
+    for changed in update.values() if isinstance(update, dict) else ():
+        for each in changed if isinstance(changed, list | tuple) else [changed]:
+            messages = each.get("messages") if isinstance(each, dict) else None
+            yield from (message for message in messages or () if isinstance(message, BaseMessage))

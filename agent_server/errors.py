@@ -1,0 +1,68 @@
+"""What can stop the app before the library is asked anything, and the exit code of every error.
+
+Exit codes of ``ask``:
+
+    0    answered
+    1    the job failed
+    2    usage, bad input, bad setting, unknown thread, a thread of another graph
+    3    the service could not be reached or refused; the thread can be resumed
+    4    waits for a person's approval
+    5    the outcome of a submission (or of a function call) is unknown and needs a person
+    130  interrupted (Ctrl-C; 143 for SIGTERM); the job goes on
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+__all__ = ["AppError", "Exit", "NotReachableError", "StateError", "UsageError", "exit_of"]
+
+
+class Exit(IntEnum):
+    """Exit codes."""
+
+    ANSWERED = 0
+    FAILED = 1
+    USAGE = 2
+    SERVICE = 3
+    WAITING = 4
+    UNKNOWN = 5
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+class AppError(Exception):
+    """Something that stops the app, in words for its user."""
+
+    exit = Exit.SERVICE
+
+
+class UsageError(AppError):
+    """What was asked for cannot be done."""
+
+    exit = Exit.USAGE
+
+
+class NotReachableError(AppError):
+    """The service, or its local stand-in, does not answer."""
+
+
+class StateError(AppError):
+    """The database of SUPERVISOR_STATE_URL cannot be used."""
+
+    exit = Exit.USAGE
+
+
+def exit_of(error: BaseException) -> Exit:
+    """The exit code that an error stands for."""
+    from databricks_supervisor import errors
+
+    if isinstance(error, AppError):
+        return error.exit
+    by_class: list[tuple[type[BaseException] | tuple[type[BaseException], ...], Exit]] = [
+        (errors.OutcomeUnknownError, Exit.UNKNOWN),
+        (errors.JobError, Exit.FAILED),
+        ((errors.ServiceError, errors.LedgerError), Exit.SERVICE),
+        (errors.SupervisorError, Exit.USAGE),
+    ]
+    return next((code for kind, code in by_class if isinstance(error, kind)), Exit.FAILED)

@@ -20,6 +20,9 @@ __all__ = ["make_way"]
 
 logger = logging.getLogger(__name__)
 
+LONGEST_START_S = 60.0
+WAIT_S = 1.0
+
 
 async def make_way(
     run: Run, busy: Busy, snapshot: Snapshot, drive: Callable[[], Awaitable[None]], *, nested: bool
@@ -36,13 +39,17 @@ async def make_way(
         ThreadBusyError: The new message has to wait.
     """
     turn, policy = busy.turn, run.settings.on_busy
+    if not nested and not snapshot.has(turn.turn_id) and await _never_began(run, turn):
+        await run.ledger.end_turn(turn.turn_id)
+        logger.warning("event=turn_never_began thread=%s turn=%s", run.thread, turn.turn_id)
+        return []
     if await _waits(run, turn, snapshot, nested=nested):
         return await _replace(run, busy, snapshot)
     if policy == "cancel":
         await _cancel(run, turn)
         return []
     if policy == "wait":
-        await _wait(run, turn, drive, nested=nested)
+        await _wait(run, turn, snapshot, drive, nested=nested)
         return []
     raise busy
 
@@ -50,8 +57,10 @@ async def make_way(
 async def _waits(run: Run, turn: Turn, snapshot: Snapshot, *, nested: bool) -> bool:
     """Whether the turn waits for a person, so that nothing of it runs."""
     if not nested:
-        known = snapshot.job is not None and snapshot.job["turn_id"] == turn.turn_id
-        return known and snapshot.interrupted
+        if not snapshot.has(turn.turn_id) or not snapshot.interrupted:
+            return False
+        # A function that got one answer runs on, or waits for its next one: then it holds no claim.
+        return not snapshot.answered or not await _acts(run, turn)
     # The parent has moved on, and the child's state with it. The service knows whether its job still runs.
     response_id = await _last_response(run, turn)
     if response_id is None:
@@ -65,10 +74,21 @@ async def _waits(run: Run, turn: Turn, snapshot: Snapshot, *, nested: bool) -> b
     return reply.terminal
 
 
+async def _acts(run: Run, turn: Turn) -> bool:
+    """Whether a side effect of the turn is under way."""
+    return any(effect.outcome is None for effect in await run.ledger.effects(turn.turn_id))
+
+
+async def _never_began(run: Run, turn: Turn) -> bool:
+    """Whether the run that opened the turn is gone: it has done nothing, and is not about to."""
+    age = run.time.now() - turn.opened_at
+    return age > LONGEST_START_S and not await run.ledger.effects(turn.turn_id)
+
+
 async def _replace(run: Run, busy: Busy, snapshot: Snapshot) -> list[BaseMessage]:
     turn, state = busy.turn, snapshot.state
     refusals: list[BaseMessage] = []
-    if state is not None and state["job"]["turn_id"] == turn.turn_id and state["job"]["response_id"]:
+    if state is not None and snapshot.has(turn.turn_id) and state["job"]["response_id"]:
         refusal = Decision(approve=False, by="policy", reason=REPLACED)
         made = state["job"].get("decisions") or {}
         for item in pending_of(state, run).approvals:
@@ -101,14 +121,15 @@ async def _cancel(run: Run, turn: Turn) -> None:
     )
 
 
-async def _wait(run: Run, turn: Turn, drive: Callable[[], Awaitable[None]], *, nested: bool) -> None:
-    """Wait for the end of the turn, driving it: its own driver may be gone."""
+async def _wait(
+    run: Run, turn: Turn, snapshot: Snapshot, drive: Callable[[], Awaitable[None]], *, nested: bool
+) -> None:
+    """Wait until the turn may have ended, driving it where its state is: its own driver may be gone."""
     try:
-        if not nested:
+        if not nested and snapshot.has(turn.turn_id):
             await drive()
-            return
-        while (current := await run.ledger.get_turn(turn.turn_id)) and current.ended_at is None:
-            await run.time.sleep(0.2)
+        else:
+            await run.time.sleep(WAIT_S)
     except SupervisorError as error:
         logger.info("event=waited_for_failure thread=%s turn=%s reason=%s", run.thread, turn.turn_id, error)
 

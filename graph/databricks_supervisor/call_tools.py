@@ -13,14 +13,14 @@ from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.messages.tool import ToolCall
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
-from langgraph.errors import GraphBubbleUp, is_invalid_resume
+from langgraph.errors import GraphBubbleUp, GraphInterrupt, is_invalid_resume
 from langgraph.prebuilt import ToolNode
 from langgraph.types import Command, interrupt
 
 from .approvals import Question, answer_schema, ask, read_answer
 from .effects import Done, Nothing, Unknown, look, once
 from .endings import end_without_answer
-from .errors import CallUnknownError, InvalidAnswerError
+from .errors import CallUnknownError, ConfigurationError, InvalidAnswerError
 from .items import Item
 from .ledger import EffectKey
 from .pending import follow_up, pending_of
@@ -31,6 +31,9 @@ __all__ = ["REPEATABLE", "call_tools"]
 
 REPEATABLE = "safe_to_repeat"
 """Key of a tool's ``metadata``: true for a function that may run twice, so that nobody is asked."""
+
+THE_GRAPH = "*"
+"""``asking`` in a pass that asks about calls of unknown outcome, and runs none."""
 
 Output = ToolMessage | Command[Any]
 
@@ -44,24 +47,48 @@ async def call_tools(state: SupervisorState, config: RunnableConfig) -> Any:
     (CONTRACT: Client-side functions). LangGraph's ``ToolNode`` runs each one, so state and store are injected
     and errors become output for the model as it does; the claim is around it, because an exception inside
     would become output too.
+
+    LangGraph hands a pass its answers in order, and hands them out again when the pass is run again. So one
+    pass asks for one: whoever else has something to ask waits for the next pass, or would get that answer.
     """
     run, job = run_of(config), state["job"]
     calls = pending_of(state, run).calls
+    asking = job.get("asking")
     unknown = await _unknown(run, job, calls)
+    if bool(unknown) != (asking == THE_GRAPH):
+        return {"job": {**job, "asking": THE_GRAPH if unknown else None}}
     if unknown:
         return await _ask(run, job, unknown)
+    running = [call for call in calls if asking in (None, call["call_id"])]
     results = await asyncio.gather(
-        *(_call(run, state, call, config) for call in calls), return_exceptions=True
+        *(_call(run, state, call, config) for call in running), return_exceptions=True
     )
     for result in results:
-        if isinstance(result, BaseException) and not isinstance(result, _BecameUnknown):
+        if isinstance(result, BaseException) and not isinstance(result, _BecameUnknown | GraphInterrupt):
             raise result
-    if any(isinstance(result, BaseException) for result in results):
+    if any(isinstance(result, _BecameUnknown) for result in results):
         return {"job": job}  # The next pass asks.
+    interrupts = [
+        (str(call["call_id"]), result)
+        for call, result in zip(running, results, strict=True)
+        if isinstance(result, GraphInterrupt)
+    ]
+    if len(interrupts) > 1:
+        return {"job": {**job, "asking": interrupts[0][0]}}
+    if interrupts:
+        raise interrupts[0][1]
+    if asking:
+        return {"job": {**job, "asking": None}}  # The next pass runs the others.
     outputs = [output for result in results for output in cast("list[Output]", result)]
     commands = [output for output in outputs if isinstance(output, Command)]
     messages = [output for output in outputs if not isinstance(output, Command)]
     if any(command.graph == Command.PARENT for command in commands):
+        if "|" not in str(config.get("configurable", {}).get("checkpoint_ns")):
+            error = ConfigurationError(
+                "A function handed over to the parent graph, and there is none: the supervisor runs by itself. "
+                "The thread has everything so far. Embed the graph, or let the function return a text."
+            )
+            return await end_without_answer(run, job, error)
         await run.ledger.end_turn(job["turn_id"])  # The parent takes over: this turn has no follow-up.
         return [*commands, {"messages": messages}]
     update = await follow_up(run, {**job, "call_permits": {}, "complaint": None}, messages)

@@ -154,7 +154,9 @@ class CompiledSupervisorGraph(CompiledStateGraph[Any, Any, Any, Any]):
         """
 
         async def drive(config: RunnableConfig) -> None:
-            stream: Any = super(CompiledSupervisorGraph, self).astream(None, config, context=context)
+            stream: Any = super(CompiledSupervisorGraph, self).astream(
+                None, config, context=context, durability=self._durability(saver, durability)
+            )
             async with aclosing(stream) as chunks:
                 async for _ in chunks:
                     pass
@@ -162,7 +164,7 @@ class CompiledSupervisorGraph(CompiledStateGraph[Any, Any, Any, Any]):
         saver = self._saver(config)
         get_tuple = saver.aget_tuple if saver is not None else _no_tuple
         entry = await self._enter(input, config, context, saver, get_tuple, drive)
-        kwargs["durability"] = self._durability(entry, durability)
+        kwargs["durability"] = self._durability(saver, durability)
         stream: Any = super().astream(entry.input, entry.config, context=context, **kwargs)
         async with aclosing(stream) as chunks:
             async for chunk in chunks:
@@ -185,7 +187,9 @@ class CompiledSupervisorGraph(CompiledStateGraph[Any, Any, Any, Any]):
         """
 
         async def drive(config: RunnableConfig) -> None:
-            stream: Any = super(CompiledSupervisorGraph, self).stream(None, config, context=context)
+            stream: Any = super(CompiledSupervisorGraph, self).stream(
+                None, config, context=context, durability=self._durability(saver, durability)
+            )
             await asyncio.to_thread(lambda: [None for _ in stream])
 
         async def get_tuple(config: RunnableConfig) -> CheckpointTuple | None:
@@ -193,7 +197,7 @@ class CompiledSupervisorGraph(CompiledStateGraph[Any, Any, Any, Any]):
 
         saver = self._saver(config)
         entry = run_sync(self._enter(input, config, context, saver, get_tuple, drive))
-        kwargs["durability"] = self._durability(entry, durability)
+        kwargs["durability"] = self._durability(saver, durability)
         stream: Any = super().stream(entry.input, entry.config, context=context, **kwargs)
         with closing(stream) as chunks:
             yield from chunks
@@ -318,8 +322,8 @@ class CompiledSupervisorGraph(CompiledStateGraph[Any, Any, Any, Any]):
             raise ConfigurationError("This graph has no checkpointer of its own to delete a thread from.")
         return self.checkpointer
 
-    def _durability(self, entry: _Entry, given: Any) -> Any:
-        return "sync" if self.sync_durability and entry.run.resumable else given
+    def _durability(self, saver: BaseCheckpointSaver[Any] | None, given: Any) -> Any:
+        return "sync" if self.sync_durability and saver is not None else given
 
 
 class _Where:

@@ -50,6 +50,8 @@ class Job(TypedDict, total=False):
         decisions: Decisions so far, by approval id, while others are still open.
         permit: The attempt whose outcome is unknown and that a person allowed to be repeated.
         call_permits: The same for client-side functions, by call id.
+        asking: Who may ask a person in this pass of ``call_tools``: one call, by its id, or ``"*"`` for the
+            graph, about calls of unknown outcome. While it is not set, one call that is the only one to ask.
         complaint: Why the last answer to an interrupt was not accepted.
         usage: Token counts, as the service gave them.
         ended: Whether the turn is over.
@@ -67,6 +69,7 @@ class Job(TypedDict, total=False):
     decisions: dict[str, Decision]
     permit: int | None
     call_permits: dict[str, int]
+    asking: str | None
     complaint: str | None
     usage: dict[str, Any] | None
     ended: bool

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ Item = dict[str, Any]
 
 MAX_ID: Final = 64
 NOT_RUN: Final = "No output: the call was not run."
+LOST: Final = "No output: the call was approved, and the turn ended before its result arrived."
 
 _ID_KEYS: Final = ("id", "call_id", "approval_request_id")
 _CALL_KEYS: Final = {
@@ -50,6 +51,11 @@ class _Story:
                 self.response = self.response or item
             case _:
                 self.output = item
+
+    @property
+    def name(self) -> str:
+        """The id of the call, by the request for its approval."""
+        return str((self.request or {}).get("id", ""))
 
     @property
     def is_decided(self) -> bool:
@@ -107,6 +113,8 @@ def one_story(items: Sequence[Item]) -> list[Item]:
     * With an output: the call, then the output; request and answer of its approval are left out, and serve to
       make the call where it is missing.
     * Answered, no output yet: the approval request, then the answer.
+    * Approved in an earlier turn, whose result never arrived: the call and an output that says so. Sent again
+      as it was, the approval could run the tool a second time.
     * A request that nobody answered: left out.
     * A call without an output: gets one that says so, as the service refuses dangling calls.
     * An output without a call: becomes a message of the assistant.
@@ -127,6 +135,8 @@ def one_story(items: Sequence[Item]) -> list[Item]:
     for item in items:
         if key := _CALL_KEYS.get(item["type"]):
             stories[item[key]].add(item)
+    for story in _left_behind(items, stories.values()):
+        story.output = {"type": "function_call_output", "call_id": story.name, "output": LOST}
 
     told: list[Item] = []
     open_stories: list[_Story] = []
@@ -159,6 +169,17 @@ def one_story(items: Sequence[Item]) -> list[Item]:
             close(story)
     close(*open_stories)
     return told
+
+
+def _left_behind(items: Sequence[Item], stories: Iterable[_Story]) -> list[_Story]:
+    """What was approved, and then a person said something else."""
+    said = [index for index, item in enumerate(items) if item.get("role") == "user"]
+    moved_on = {id(item) for item in items[: said[-1]]} if said else set()
+    return [
+        story
+        for story in stories
+        if story.is_decided and id(story.response) in moved_on and (story.response or {}).get("approve")
+    ]
 
 
 def _as_message(output: Item) -> Item:

@@ -11,7 +11,7 @@ import pytest
 from databricks_supervisor import MemoryLedger
 from databricks_supervisor.call_tools import REPEATABLE
 from databricks_supervisor.compiled import CompiledSupervisorGraph
-from databricks_supervisor.errors import CallUnknownError
+from databricks_supervisor.errors import CallUnknownError, ConfigurationError
 from databricks_supervisor.ledger import EffectKey
 from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.tools import InjectedToolCallId, tool
@@ -46,10 +46,6 @@ def add_tool(ran: list[Any] | None = None) -> Any:
         return a + b
 
     return add
-
-
-def ledger_of(graph: CompiledSupervisorGraph) -> Any:
-    return asyncio.run(graph.parts.ledgers.of(graph.checkpointer))  # type: ignore[arg-type]
 
 
 async def claim_by_a_dead_worker(
@@ -235,7 +231,7 @@ async def test_a_command_updates_the_state_and_its_message_is_the_output() -> No
         said = ToolMessage("noted", tool_call_id=call_id)
         return Command(update={"messages": [said, HumanMessage("(an aside)", id="aside")]})
 
-    agent = ScriptedAgent(first_asks(call("c1", "note")))
+    agent = ScriptedAgent(lambda items, number: [call("c1", "note") if number == 1 else message("Done.")])
     graph = agent.graph(tools=[note]).compile(checkpointer=InMemorySaver())
     state = await graph.ainvoke(question(), thread())
     assert agent.outputs()["c1"] == "noted"
@@ -650,7 +646,7 @@ async def test_a_function_can_hand_over_to_a_node_of_the_parent() -> None:
 async def test_handing_over_without_a_parent_does_not_wedge_the_thread() -> None:
     agent = ScriptedAgent(first_asks(call("c1", "hand_over")))
     graph = agent.graph(tools=[handing_over()]).compile(checkpointer=InMemorySaver())
-    with pytest.raises(Exception):  # noqa: B017, PT011 - LangGraph's own ParentCommand
+    with pytest.raises(ConfigurationError, match="there is none"):
         await graph.ainvoke(question(), thread())
     agent.script = lambda items, number: [message("Hello again.")]
     state = await graph.ainvoke(question("And now?"), thread())

@@ -14,8 +14,9 @@ from .settings import AppSettings
 from .tools import demonstration_tools, workspace_tools
 
 if TYPE_CHECKING:
-    from databricks_supervisor.compiled import SupervisorGraph
     from openai import AsyncOpenAI
+
+    from databricks_supervisor.compiled import SupervisorGraph
 
 __all__ = ["build_graph"]
 

@@ -58,9 +58,7 @@ class Backend:
                 port = await asyncio.wrap_future(starting)
             except NotReachableError as error:
                 raise ServiceUnavailableError(str(error)) from None
-            client = await asyncio.wrap_future(_in_background(lambda: _build_local(port), "client"))
-            keep_local()
-            return client
+            return await asyncio.wrap_future(_in_background(lambda: _build_local(port), "client"))
 
         return local_client
 
@@ -164,6 +162,7 @@ def _build_local(port: int) -> AsyncOpenAI:
     from databricks.sdk.core import Config
     from databricks_openai import AsyncDatabricksOpenAI
 
+    keep_local()
     _no_proxy("127.0.0.1")
     host = f"http://127.0.0.1:{port}"
     config = Config(

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, cast
+
+from langchain_core.messages import BaseMessage
+from langchain_core.runnables import RunnableConfig
 
 from databricks_supervisor import Job, SupervisorInterrupt
 from databricks_supervisor.compiled import CompiledSupervisorGraph
 from databricks_supervisor.errors import ForeignThreadError
 from databricks_supervisor.items import Item, items_from_message
 from databricks_supervisor.snapshot import snapshot_of
-from langchain_core.messages import BaseMessage
-from langchain_core.runnables import RunnableConfig
 
 __all__ = ["Conversation", "Delivered", "Look", "Pending", "Progressed", "text_of"]
 
@@ -120,6 +122,11 @@ class Conversation:
             job=snapshot.job,
         )
 
+    def prepare(self) -> None:
+        """Build the client in the background, while a person reads."""
+        self._preparing = asyncio.ensure_future(self._graph.parts.clients.get(None))
+        self._preparing.add_done_callback(lambda built: built.cancelled() or built.exception())
+
     async def run(self, given: Any) -> AsyncIterator[Progressed | Delivered]:
         """Run the graph until it ends or waits, and tell what happens.
 
@@ -156,7 +163,8 @@ def text_of(item: Item) -> str:
 
 
 def _last_turn(messages: Sequence[BaseMessage]) -> tuple[str, str]:
-    question, answer = "", []
+    question = ""
+    answer: list[str] = []
     for message in messages:
         for item in items_from_message(message):
             text = text_of(item)

@@ -7,9 +7,11 @@ from typing import Any, Protocol
 
 from langgraph.types import Command
 
+from databricks_supervisor.errors import NothingToResumeError
+
 from .conversation import Conversation, Delivered, Look, Pending
-from .errors import Exit, UsageError
-from .view import View
+from .errors import Exit
+from .view import View, repeats
 
 __all__ = ["Answers", "Driven", "drive"]
 
@@ -46,19 +48,21 @@ async def drive(conversation: Conversation, question: str | None, view: View, an
 
     Raises:
         SupervisorError: As the graph raises it.
-        UsageError: There is nothing to go on with.
+        NothingToResumeError: The thread is not known.
     """
     now = await conversation.look()
     if question is None:
         if not now.exists:
-            raise UsageError(
+            raise NothingToResumeError(
                 "This thread is not known here. If it was cut off at its very start, ask again with the "
                 "question and the same --thread: a job that was submitted is found, not submitted again."
             )
         if now.finished:
             view.finished_before(now.answer)
             return Driven(Exit.ANSWERED, now)
-        if not now.pending:
+        if now.pending:
+            conversation.prepare()
+        else:
             now = await _run(conversation, None, view)
     else:
         if now.pending and now.question != question:
@@ -71,8 +75,9 @@ async def drive(conversation: Conversation, question: str | None, view: View, an
             if (answer := await answers(pending)) is not None:
                 given[pending.interrupt_id] = answer
         if not given:
-            asks = {pending.value.get("kind") for pending in now.pending}
-            return Driven(Exit.WAITING if asks == {"mcp_approval"} else Exit.UNKNOWN, now)
+            unknown = any(repeats(pending.value) for pending in now.pending)
+            return Driven(Exit.UNKNOWN if unknown else Exit.WAITING, now)
+        view.busy("sending the answer")
         now = await _run(conversation, Command(resume=given), view)
     return Driven(Exit.ANSWERED, now)
 

@@ -13,9 +13,18 @@ Exit codes of ``ask``:
 
 from __future__ import annotations
 
+import sqlite3
 from enum import IntEnum
 
-__all__ = ["AppError", "Exit", "NotReachableError", "StateError", "UsageError", "exit_of"]
+__all__ = [
+    "AppError",
+    "Exit",
+    "InvalidInputError",
+    "NotReachableError",
+    "StateError",
+    "UsageError",
+    "exit_of",
+]
 
 
 class Exit(IntEnum):
@@ -43,6 +52,10 @@ class UsageError(AppError):
     exit = Exit.USAGE
 
 
+class InvalidInputError(UsageError):
+    """The question cannot be asked. Nothing was submitted."""
+
+
 class NotReachableError(AppError):
     """The service, or its local stand-in, does not answer."""
 
@@ -55,10 +68,12 @@ class StateError(AppError):
 
 def exit_of(error: BaseException) -> Exit:
     """The exit code that an error stands for."""
-    from databricks_supervisor import errors
-
     if isinstance(error, AppError):
         return error.exit
+    if isinstance(error, sqlite3.Error | OSError):
+        return Exit.SERVICE
+    from databricks_supervisor import errors
+
     by_class: list[tuple[type[BaseException] | tuple[type[BaseException], ...], Exit]] = [
         (errors.OutcomeUnknownError, Exit.UNKNOWN),
         (errors.JobError, Exit.FAILED),

@@ -10,12 +10,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from .errors import UsageError
+
 __all__ = ["AppSettings", "SettingError", "load_settings"]
 
 PREFIX = "SUPERVISOR_"
 
 
-class SettingError(ValueError):
+class SettingError(UsageError):
     """A setting that cannot work: which one, and why."""
 
 

@@ -11,9 +11,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from langgraph.checkpoint.base import BaseCheckpointSaver
+
 from databricks_supervisor import SqlLedger
 from databricks_supervisor.errors import scrub
-from langgraph.checkpoint.base import BaseCheckpointSaver
 
 from .errors import StateError
 
@@ -69,7 +70,6 @@ async def _sqlite(url: str) -> AsyncIterator[BaseCheckpointSaver[Any]]:
 
     path = await asyncio.to_thread(_sqlite_file, url)
     connection = aiosqlite.connect(path, timeout=PATIENCE_S)
-    connection.daemon = True  # A process that is told to end does not wait for it.
     try:
         await connection
     except sqlite3.Error as error:
@@ -128,7 +128,7 @@ async def _postgres(url: str) -> AsyncIterator[BaseCheckpointSaver[Any]]:
     async with connection:
         saver = AsyncPostgresSaver(connection)
         # Tried, not waited for: an index that is built concurrently waits for everybody who waits.
-        while not await _locked(connection, "pg_try_advisory_lock"):
+        while not await _locked(connection, "pg_try_advisory_lock"):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         try:
             await saver.setup()

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from .errors import Exit
 
-__all__ = ["STATUS", "Ending", "View", "come_back"]
+__all__ = ["STATUS", "Ending", "View", "come_back", "repeats"]
 
 STATUS = {
     Exit.ANSWERED: "completed",
@@ -51,6 +51,9 @@ class View(Protocol):
     def note(self, text: str) -> None:
         """Something that is good to know."""
 
+    def busy(self, text: str) -> None:
+        """Something that takes a while has begun."""
+
     def progress(self, event: dict[str, Any]) -> None:
         """How the job stands: the library's progress event."""
 
@@ -69,7 +72,15 @@ class View(Protocol):
     def end(self, ending: Ending) -> None:
         """The last thing that a run says."""
 
+    def abandon(self) -> None:
+        """The process ends at this moment: leave the terminal in order."""
+
 
 def come_back(thread_id: str) -> str:
     """The command that goes on with a thread."""
     return f"uv run ask --thread {thread_id}"
+
+
+def repeats(value: Any) -> bool:
+    """Whether a question is about repeating something of unknown outcome, and not about an approval."""
+    return isinstance(value, dict) and value.get("kind") in ("repeat_submission", "repeat_call")

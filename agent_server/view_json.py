@@ -22,6 +22,9 @@ class JsonView:
         """Event "note"."""
         self._write("note", message=text)
 
+    def busy(self, text: str) -> None:
+        """Nothing: whoever reads this is a program."""
+
     def progress(self, event: dict[str, Any]) -> None:
         """Event "progress", with the fields of the library's event."""
         self._write("progress", **event)
@@ -51,6 +54,9 @@ class JsonView:
             response_id=ending.response_id,
             text=ending.text,
         )
+
+    def abandon(self) -> None:
+        """Nothing to put in order."""
 
     def _write(self, event: str, **fields: Any) -> None:
         sys.stdout.write(json.dumps({"event": event, **fields}, default=str) + "\n")

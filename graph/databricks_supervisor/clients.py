@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -63,6 +64,7 @@ class Clients:
 
     def __init__(self, factory: ClientFactory) -> None:
         self._factory = factory
+        self._lock = threading.Lock()
         self._loops: WeakKeyDictionary[
             asyncio.AbstractEventLoop, dict[str | None, asyncio.Future[SupervisorClient]]
         ] = WeakKeyDictionary()
@@ -73,7 +75,7 @@ class Clients:
         Raises:
             ConfigurationError: It cannot be built.
         """
-        clients = self._loops.setdefault(asyncio.get_running_loop(), {})
+        clients = self._of(asyncio.get_running_loop())
         building = clients.get(identity)
         if building is None:
             building = clients[identity] = asyncio.ensure_future(self._build(identity))
@@ -87,6 +89,14 @@ class Clients:
     def forget(self, identity: str | None) -> None:
         """Build a new one next time: the credentials of this one are stale."""
         self._loops.get(asyncio.get_running_loop(), {}).pop(identity, None)
+
+    def _of(self, running: asyncio.AbstractEventLoop) -> dict[str | None, asyncio.Future[SupervisorClient]]:
+        with self._lock:
+            if running not in self._loops:
+                # A client holds its loop: weak keys alone would keep every loop of every asyncio.run().
+                for closed in [loop for loop in self._loops if loop.is_closed()]:
+                    del self._loops[closed]
+            return self._loops.setdefault(running, {})
 
     async def _build(self, identity: str | None) -> SupervisorClient:
         try:

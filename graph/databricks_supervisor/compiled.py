@@ -323,7 +323,9 @@ class CompiledSupervisorGraph(CompiledStateGraph[Any, Any, Any, Any]):
         return self.checkpointer
 
     def _durability(self, saver: BaseCheckpointSaver[Any] | None, given: Any) -> Any:
-        return "sync" if self.sync_durability and saver is not None else given
+        if saver is None:
+            return None  # LangGraph's async loop fails on "sync" where there is nothing to write to.
+        return "sync" if self.sync_durability else given
 
 
 class _Where:

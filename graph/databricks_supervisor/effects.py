@@ -95,7 +95,7 @@ async def once(
         effect = await ledger.get_effect(key)
         if effect is None:
             result = await uncut(_attempt(ledger, key, action, None, on_late))
-        elif effect.attempt == permit and await _is_over(effect, lifetime_s):
+        elif effect.attempt == permit and isinstance(await _known(effect, lifetime_s), Unknown):
             result = await uncut(_attempt(ledger, key, action, permit, on_late))
         else:
             result = await _watch(ledger, key, effect, lifetime_s)
@@ -121,8 +121,6 @@ async def uncut(section: Coroutine[Any, Any, T]) -> T:
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError as cancelling:
-            if task.done():
-                break
             cancelled = cancelling
         except BaseException:
             break

@@ -201,12 +201,12 @@ class TooManyRoundsError(JobError):
 
 _CREDENTIAL = re.compile(
     r"""(?ix)
-      (?:bearer|basic)\s+[a-z0-9._~+/=-]{8,}                 # an Authorization value
-    | \beyJ[a-z0-9_-]{5,}\.[a-z0-9_-]{5,}(?:\.[a-z0-9_-]*)?  # a JSON Web Token
-    | \bdapi[a-f0-9]{8,}(?:-\d+)?                            # a Databricks personal access token
-    | \bdose[a-f0-9]{8,}                                     # a Databricks OAuth secret
-    | \bsk-[a-z0-9_-]{8,}                                    # an OpenAI key
-    | (?<=://)[^/\s:@]+:[^/\s@]+(?=@)                        # user:password in a URL
+      (?:bearer|basic)\s+[a-z0-9._~+/=-]{8,}                            # an Authorization value
+    | (?<![a-z0-9])eyJ[a-z0-9_-]{5,}\.[a-z0-9_-]{5,}(?:\.[a-z0-9_-]*)?  # a JSON Web Token
+    | (?<![a-z0-9])dapi[a-f0-9]{8,}(?:-\d+)?                            # a Databricks personal access token
+    | (?<![a-z0-9])dose[a-f0-9]{8,}                                     # a Databricks OAuth secret
+    | (?<![a-z0-9])sk-[a-z0-9_-]{8,}                                    # an OpenAI key
+    | (?<=://)[^/\s:@]*:[^/\s]+(?=@)                                    # user:password in a URL
     | (?<=token=)[^&\s"']+ | (?<=secret=)[^&\s"']+ | (?<=password=)[^&\s"']+
     """
 )

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar
 
 from langchain_core.runnables import RunnableConfig, RunnableLambda
@@ -22,6 +22,7 @@ T = TypeVar("T")
 
 _lock = threading.Lock()
 _portals: dict[int, asyncio.AbstractEventLoop] = {}
+_inside: ContextVar[bool] = ContextVar("databricks_supervisor_portal", default=False)
 
 
 def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -31,10 +32,12 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     section that must not be cut is not cut.
     """
     loop, context = _loop(), copy_context()
-    if _running() is loop:
-        # A coroutine of the portal's calls sync code that comes back here: waiting would stop the loop.
+    if _inside.get():
+        # A coroutine of the portal's calls sync code that comes back here, maybe through other threads or
+        # loops: waiting for the portal's loop would stop it.
         with ThreadPoolExecutor(1) as executor:
             return executor.submit(context.run, asyncio.run, coroutine).result()
+    context.run(_inside.set, True)
     done: Future[T] = Future()
     started: list[asyncio.Task[T]] = []
 
@@ -72,18 +75,18 @@ def both_faces(
     return RunnableLambda(sync, afunc=node, name=name)
 
 
-def _running() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-
-
 def _loop() -> asyncio.AbstractEventLoop:
     pid = os.getpid()  # A forked child needs a thread of its own.
     with _lock:
         loop = _portals.get(pid)
         if loop is None:
             loop = _portals[pid] = asyncio.new_event_loop()
-            threading.Thread(target=loop.run_forever, name="databricks-supervisor", daemon=True).start()
+            threading.Thread(target=_serve, args=(loop,), name="databricks-supervisor", daemon=True).start()
         return loop
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    while True:
+        # asyncio stops a loop in which a task exits. Whoever waits for that task gets the exit; others go on.
+        with suppress(KeyboardInterrupt, SystemExit):
+            loop.run_forever()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,8 +16,8 @@ __all__ = ["Refusal", "explain", "is_unsent", "read_refusal", "scrub_answer"]
 
 _LONGEST_TEXT = 600
 _BEFORE_SENDING = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol"})
-# Where credentials are obtained: httpx's hook, the Databricks SDK's, those of the OpenAI SDK.
-_OBTAINING = frozenset({"auth_flow", "authenticate", "_prepare_options", "_build_headers", "_prepare_request"})
+# Where credentials are obtained: in httpx, in the Databricks SDK, and in the OpenAI SDK.
+_OBTAINING = frozenset({"auth_flow", "authenticate", "_prepare_options", "_prepare_request"})
 _WHILE_SENDING = frozenset(
     {"ReadError", "WriteError", "CloseError", "ReadTimeout", "WriteTimeout", "RemoteProtocolError"}
 )
@@ -123,7 +124,8 @@ def _retry_after(value: str | None) -> float | None:
     if not value:
         return None
     try:
-        return max(0.0, float(value))
+        seconds = float(value)
+        return max(0.0, seconds) if math.isfinite(seconds) else None
     except ValueError:
         pass
     try:

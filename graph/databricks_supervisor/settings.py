@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -79,7 +80,7 @@ class Settings:
             _positive(name, getattr(self, name))
         if not _is_number(self.not_found_grace_s) or self.not_found_grace_s < 0:
             raise ConfigurationError("not_found_grace_s must be a number of seconds, 0 or more.")
-        if not isinstance(self.max_rounds, int) or self.max_rounds < 1:
+        if not _is_number(self.max_rounds) or not isinstance(self.max_rounds, int) or self.max_rounds < 1:
             raise ConfigurationError("max_rounds must be a whole number, 1 or more.")
         _one_of("on_failure", self.on_failure, ("raise", "message"))
         _one_of("on_unknown_submission", self.on_unknown_submission, ("ask", "resubmit", "fail"))
@@ -87,6 +88,11 @@ class Settings:
         self._check_parameters()
 
     def _check_parameters(self) -> None:
+        for what, value in (("parameters", self.parameters), ("tools", self.tools)):
+            try:
+                json.dumps(value, allow_nan=False)
+            except (TypeError, ValueError) as error:
+                raise ConfigurationError(f"{what} cannot be sent as JSON: {error}.") from None
         if own := sorted(_OWN_KEYS & self.parameters.keys()):
             raise ConfigurationError(f"parameters may not contain {', '.join(own)}: the graph sets them.")
         if self.tools and (inference := sorted(_INFERENCE & self.parameters.keys())):

@@ -49,7 +49,8 @@ def uc_function(name: str, description: str = "") -> dict[str, Any]:
         >>> uc_function("main.sales.top_products")["uc_function"]["name"]
         'main.sales.top_products'
     """
-    if len([part for part in name.split(".") if part]) != 3:
+    parts = str(name).split(".")
+    if len(parts) != 3 or not all(part.strip() for part in parts):
         raise ConfigurationError(f"uc_function {name!r}: give the full name, catalog.schema.function.")
     return _hosted("uc_function", name=name, description=description)
 
@@ -141,7 +142,7 @@ def _check(entry: dict[str, Any], names: set[str]) -> None:
             )
     elif kind == "function":
         name = entry.get("name")
-        if not isinstance(name, str) or not FUNCTION_NAME.match(name):
+        if not isinstance(name, str) or not FUNCTION_NAME.fullmatch(name):
             raise ConfigurationError(
                 f"Function name {name!r} cannot be sent: it must match {FUNCTION_NAME.pattern}."
             )

@@ -7,13 +7,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import openai
-from databricks_supervisor import Ledger, create_supervisor_graph
-from databricks_supervisor.ledger import Effect, Turn
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
+from databricks_supervisor import Ledger, create_supervisor_graph
+from databricks_supervisor.ledger import Effect, Turn
 from tests.library.fake_time import FakeTime
 from tests.library.scripted_service import Answer, ScriptedService, message, response, serving
 

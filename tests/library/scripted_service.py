@@ -168,7 +168,11 @@ async def serving(service: ScriptedService) -> AsyncIterator[ScriptedService]:
 
 
 def response(
-    status: str = "completed", *output: Item, id: str = "resp_1", headers: dict[str, str] | None = None, **more: Any
+    status: str = "completed",
+    *output: Item,
+    id: str = "resp_1",
+    headers: dict[str, str] | None = None,
+    **more: Any,
 ) -> Answer:
     """An answer that is a background response."""
     body = {"id": id, "object": "response", "status": status, "output": list(output), **more}

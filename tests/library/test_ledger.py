@@ -245,13 +245,13 @@ async def test_a_late_outcome_of_an_attempt_that_was_taken_over_is_refused(ledge
     assert await ledger.record(KEY, 2, {"response_id": "second"})
 
 
-async def test_a_settled_effect_can_be_taken_over_on_purpose(ledger: Ledger) -> None:
+async def test_an_attempt_whose_outcome_came_after_all_is_not_taken_over(ledger: Ledger) -> None:
     await ledger.open_turn(new_turn("turn"))
     await ledger.claim(KEY, "a")
-    await ledger.record(KEY, 1, {"response_id": "gone"})
-    taken = await ledger.take_over(KEY, 1, "b")
-    assert (taken.mine, taken.attempt, taken.outcome) == (True, 2, None)
-    assert await ledger.record(KEY, 2, {"response_id": "new"})
+    await ledger.record(KEY, 1, {"unknown": True})
+    await ledger.record(KEY, 1, {"response_id": "late"})
+    found = await ledger.take_over(KEY, 1, "b")
+    assert (found.mine, found.attempt, found.outcome) == (False, 1, {"response_id": "late"})
 
 
 async def test_of_twenty_at_once_one_takes_over(make: MakeLedger) -> None:

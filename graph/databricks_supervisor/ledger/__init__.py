@@ -150,7 +150,7 @@ class Ledger(Protocol):
         ...
 
     async def take_over(self, key: EffectKey, attempt: int, worker: str) -> Effect:
-        """Claim the attempt after ``attempt``, if ``attempt`` is still the current one.
+        """Claim the attempt after ``attempt``, if that is still the current one and its outcome is not known.
 
         Where that attempt was given back meanwhile, this is a :meth:`claim`.
 

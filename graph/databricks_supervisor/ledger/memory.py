@@ -110,7 +110,7 @@ class MemoryLedger:
             if not self._is_open(key.turn_id):
                 raise turn_ended(key)
             row = self._row(key)
-            if row is None or row.attempt != attempt:
+            if row is None or row.attempt != attempt or row.settled:
                 return self._claim(key, worker)
             return self._give_to(key, row, worker)
 

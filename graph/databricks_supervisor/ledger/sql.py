@@ -143,7 +143,7 @@ class SqlLedger:
             if taken := self._one(connection, self._sql.take_over, values, _mine):
                 return taken
             self._must_be_open(connection, key)
-            # Somebody else took it over: read it. Or it was given back: claim it.
+            # Somebody else took it over, or its outcome came after all: read it. Or it was given back: claim it.
             return self._claim(connection, key, worker)
 
         return await self._database.run(work)

@@ -132,7 +132,7 @@ class Statements:
         ).returning(*effect_columns)
         self.take_over = (
             update(effects)
-            .where(same_attempt, open_turn.exists())
+            .where(same_attempt, effects.c.settled.is_(False), open_turn.exists())
             .values(
                 attempt=effects.c.attempt + 1,
                 worker=_text("p_worker"),

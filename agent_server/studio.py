@@ -1,0 +1,45 @@
+"""The graph for LangGraph Studio (`langgraph.json`), and where its state is kept.
+
+    uv run langgraph dev
+
+With the checkpointer below a thread survives a kill of the server: without it LangGraph's development server
+keeps everything in memory and starts a killed run again from its beginning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from langgraph.checkpoint.base import BaseCheckpointSaver
+
+from databricks_supervisor import SqlLedger
+
+from .app_graph import build_graph
+from .backend import find_backend
+from .settings import load_settings
+from .storage import open_saver
+
+if TYPE_CHECKING:
+    from databricks_supervisor.compiled import SupervisorGraph
+
+__all__ = ["checkpointer", "graph"]
+
+_settings = load_settings()
+
+
+def _build() -> SupervisorGraph:
+    backend = find_backend()
+    return build_graph(_settings, SqlLedger(_settings.state_url), backend.start(), local=backend.local)
+
+
+@asynccontextmanager
+async def checkpointer() -> AsyncIterator[BaseCheckpointSaver[Any]]:
+    """The checkpoints, in the database of SUPERVISOR_STATE_URL."""
+    async with open_saver(_settings.state_url) as saver:
+        yield saver
+
+
+graph = _build()
+"""The supervisor, to be compiled by LangGraph's server with the checkpointer above."""

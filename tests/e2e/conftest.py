@@ -1,0 +1,92 @@
+"""Fixtures of the tests with real processes."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from langgraph.checkpoint.postgres import PostgresSaver
+
+from tests.e2e.forks import ForkServer
+from tests.e2e.stories import Store
+from tests.local_supervisor_process import LocalSupervisor
+from tests.postgres import PostgresServer
+
+SEED = os.environ.get("E2E_SEED") or str(random.SystemRandom().randrange(10**6))
+"""Chooses samples and moments; the same seed gives the same ones."""
+
+HERE = Path(__file__).parent
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how to run the same sample again."""
+    terminalreporter.write_line(f"tests/e2e: E2E_SEED={SEED}")
+
+
+@pytest.fixture(scope="session")
+def seed() -> str:
+    """What every random choice of a test begins with."""
+    return SEED
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+    """Starts processes that have everything imported."""
+    with ForkServer(tmp_path_factory.mktemp("forks") / "stderr.txt") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSupervisor]:
+    """The stand-in of the service, the same one for all: every test asks questions of its own."""
+    with LocalSupervisor(tmp_path_factory.mktemp("service")) as local:
+        yield local
+
+
+@pytest.fixture(scope="session")
+def shared_postgres(postgres_server: PostgresServer) -> Iterator[Store]:
+    """One database for all: every test has threads of its own."""
+    with postgres_server.database() as url:
+        with PostgresSaver.from_conn_string(url) as saver:
+            saver.setup()
+        yield Store("postgres", url)
+
+
+@pytest.fixture
+def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], Store]:
+    """Gives the store of a kind."""
+
+    def of(kind: str) -> Store:
+        if kind == "postgres":
+            found: Store = request.getfixturevalue("shared_postgres")
+            return found
+        return Store("sqlite", str(tmp_path / "thread.sqlite"))
+
+    return of
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No test leaves a process behind."""
+    yield
+    keep = set()
+    if "forks" in request.fixturenames:
+        forks: ForkServer = request.getfixturevalue("forks")
+        assert forks.leftovers() == [], "the test left children of the fork server behind"
+        keep.add(forks.pid)
+    if "service" in request.fixturenames:
+        keep.add(request.getfixturevalue("service").pid)
+    left = [
+        child
+        for child in psutil.Process().children(recursive=True)
+        if child.pid not in keep | _long_lived and "postgres" not in child.name()
+    ]
+    _long_lived.update(keep)
+    assert left == [], "the test left processes behind"
+
+
+_long_lived: set[int] = set()

@@ -1,0 +1,167 @@
+"""One question on one thread, through as many processes as it takes; and what must hold at its end."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+
+from tests.e2e.forks import Event, ForkServer, Process, wait_until
+from tests.local_supervisor_process import RESPONSES, LocalSupervisor
+
+Items = list[dict[str, Any]]
+
+WORDS = ("first", "second", "third", "fourth")
+ITEMS: Items = [
+    {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": f"The {word} part."}]}
+    for word in WORDS
+]
+PACE = {"items": ITEMS, "duration_s": 0.6}
+"""A job of four messages over 0.6 s."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where checkpoints and ledger are kept: ``sqlite`` with a file, or ``postgres`` with a URL."""
+
+    kind: str
+    address: str
+
+    def execute(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """Read with SQL; placeholders are question marks."""
+        if self.kind == "sqlite":
+            if not Path(self.address).exists():
+                return []
+            connection: Any = sqlite3.connect(self.address, timeout=30)
+        else:
+            connection = psycopg.connect(self.address, autocommit=True)
+            statement = statement.replace("?", "%s")
+        try:
+            return list(connection.execute(statement, values).fetchall())
+        except (sqlite3.OperationalError, psycopg.errors.UndefinedTable):
+            return []  # no table yet
+        finally:
+            connection.close()
+
+
+@dataclass
+class Story:
+    """A question on a thread of its own.
+
+    Attributes:
+        forks: Starts the processes.
+        service: The stand-in of the service.
+        store: Where checkpoints and ledger are.
+        durability: What the graph is compiled with.
+        behaviour: What the service does with the question.
+        spec: More for the processes (:func:`.runner.drive`).
+        approvals: How often a person agreed to send the question once more.
+    """
+
+    forks: ForkServer
+    service: LocalSupervisor
+    store: Store | None
+    durability: str = "sync"
+    behaviour: dict[str, Any] = field(default_factory=lambda: dict(PACE))
+    spec: dict[str, Any] = field(default_factory=dict)
+    thread: str = field(default_factory=lambda: f"thread-{uuid.uuid4().hex[:12]}")
+    name: str = field(default_factory=lambda: f"question-{uuid.uuid4().hex[:12]}")
+    approvals: int = 0
+
+    @property
+    def question(self) -> str:
+        """The text that is asked."""
+        return f"Please answer {self.name}. [[local: {json.dumps(self.behaviour)}]]"
+
+    @property
+    def again(self) -> dict[str, str]:
+        """The input that asks it."""
+        return {"ask": self.question}
+
+    def start(self, given: Any, function: str = "drive", *, held: bool = False, **spec: Any) -> Process:
+        """Start a process that runs the thread with this input; ``None`` resumes."""
+        return self.forks.start(
+            function,
+            {
+                "store": [self.store.kind, self.store.address] if self.store else None,
+                "durability": self.durability,
+                "host": self.service.url,
+                "thread": self.thread,
+                "input": given,
+                **self.spec,
+                **spec,
+            },
+            held=held,
+        )
+
+    def run(self, given: Any, **spec: Any) -> Event:
+        """Start such a process and wait for its last word."""
+        return self.start(given, **spec).end()
+
+    def resume(self) -> Event:
+        """Resume with nothing; where nothing is on disk, ask once more."""
+        end = self.run(None)
+        if end.get("error") == "NothingToResumeError":
+            end = self.run(self.again)
+        return end
+
+    def ledger(self) -> str:
+        """What the ledger knows of the last submission: ``nothing``, ``claimed``, or the job's id."""
+        assert self.store is not None
+        rows = self.store.execute(
+            "SELECT e.worker, e.outcome FROM supervisor_turns t JOIN supervisor_effects e USING (turn_id) "
+            "WHERE t.thread = ? AND e.kind = 'submit' ORDER BY t.seq DESC, e.round DESC LIMIT 1",
+            self.thread,
+        )
+        if not rows or rows[0][0] is None:
+            return "nothing"
+        outcome = json.loads(rows[0][1] or "{}")
+        return str(outcome.get("response_id", "claimed"))
+
+    @property
+    def submissions(self) -> int:
+        """How many jobs the service has for the question."""
+        return int(self.service.submissions(self.name)["count"])
+
+    @property
+    def polls(self) -> int:
+        """How often the service was asked for the question's jobs."""
+        return sum(job["polls"] for job in self.service.submissions(self.name)["jobs"])
+
+    def wait_for_polls(self, number: int) -> None:
+        """Wait until the service was asked for the job so often."""
+        wait_until(lambda: self.polls >= number, f"poll {number} of {self.name}")
+
+    def items(self, response_id: str) -> Items:
+        """What the service has for a job."""
+        answer = httpx.get(
+            f"{self.service.url}{RESPONSES}/{response_id}",
+            headers={"authorization": "Bearer x"},
+            trust_env=False,
+            timeout=30,
+        )
+        assert answer.json()["status"] == "completed"
+        found: Items = answer.json()["output"]
+        return found
+
+    def check_answered(self, end: Event, *, turns: int = 1) -> None:
+        """The thread holds the question once a turn, and each item of its job exactly once, in order."""
+        assert end["status"] == "answered", end
+        messages = end["messages"]
+        questions = [message for message in messages if message["type"] == "human"]
+        assert len(questions) == turns, [message["id"] for message in messages]
+        last = messages.index(questions[-1])
+        answer, response_id = messages[last + 1 :], end["job"]["response_id"]
+        echoed = {item.get("id") for message in messages[:last] for item in message["items"]}
+        expected = [item for item in self.items(response_id) if item["id"] not in echoed]
+        assert len(expected) == len(self.behaviour["items"])
+        assert [item for message in answer for item in message["items"]] == expected
+        assert [message["id"] for message in answer] == [f"{response_id}:{n}" for n in range(len(expected))]
+        if self.store is not None:
+            assert self.ledger() == response_id

@@ -1,0 +1,170 @@
+"""A run that is killed anywhere, again and again, submits once and answers completely."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import SEED
+from tests.e2e.forks import Event, ForkServer, Process
+from tests.e2e.stories import PACE, Store, Story
+from tests.local_supervisor_process import LocalSupervisor
+
+KILLS = 20
+"""Kills in each phase, store and durability."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of a run in which it is killed.
+
+    Attributes:
+        moments: Named moments of it (:func:`.runner._moment`); every second kill is at one of them.
+        gate: The event after which a random wait begins, for the other kills.
+        latest: The gate is passed for the first, … or at most for this time.
+        window_s: The longest random wait.
+        behaviours: What the service does, one of these.
+        spec: What the process does.
+    """
+
+    moments: tuple[str, ...]
+    gate: str
+    window_s: float
+    latest: int = 1
+    behaviours: tuple[dict[str, Any], ...] = ({},)
+    spec: dict[str, Any] = field(default_factory=dict)
+
+
+PHASES = {
+    "before the POST": Phase(
+        ("entry", "turn opened", "submit begins", "client built"), "started", 0.3, spec={"login_s": 0.25}
+    ),
+    "during the POST": Phase(
+        ("claimed", "posting", "answered"),
+        "posting",
+        0.4,
+        behaviours=({"answer_delay_s": 0.4}, {"accept_delay_s": 0.4}),
+    ),
+    "after the POST": Phase(("recorded", "submit returns", "poll begins"), "recorded", 0.03),
+    "between polls": Phase(("polling", "polled", "poll returns"), "polled", 0.12, latest=3),
+    "after the last item": Phase(("turn ended", "last poll returns", "run ended"), "turn ended", 0.04),
+}
+CELLS = [
+    (phase, store, durability)
+    for phase in PHASES
+    for store in ("sqlite", "postgres")
+    for durability in ("sync", "inherit")
+]
+
+
+@pytest.mark.parametrize(("phase", "store", "durability"), CELLS)
+def test_a_killed_run_submits_once_and_answers_in_full(
+    phase: str,
+    store: str,
+    durability: str,
+    forks: ForkServer,
+    service: LocalSupervisor,
+    stores: Callable[[str], Store],
+) -> None:
+    number = random.Random(f"{SEED} {phase} {store} {durability}").randrange(KILLS)
+    survive(Story(forks, service, stores(store), durability), phase, number)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("phase", "store", "durability"), CELLS)
+def test_a_run_killed_at_twenty_moments_submits_once_and_answers_in_full(
+    phase: str,
+    store: str,
+    durability: str,
+    forks: ForkServer,
+    service: LocalSupervisor,
+    stores: Callable[[str], Store],
+) -> None:
+    for number in range(KILLS):
+        survive(Story(forks, service, stores(store), durability), phase, number)
+
+
+def survive(story: Story, name: str, number: int) -> None:
+    """Ask, kill, resume (and kill again) until the end; check what must hold."""
+    phase = PHASES[name]
+    chance = random.Random(f"{SEED} {name} {story.store} {story.durability} {number}")
+    story.behaviour = {**PACE, **chance.choice(phase.behaviours)}
+    kill_in(story, phase, number, chance)
+    assert story.submissions <= 1
+    if name in ("after the POST", "between polls", "after the last item"):
+        assert story.ledger() not in ("nothing", "claimed")
+    end = finish(story, chance, more_kills=chance.choice((0, 0, 1, 2)))
+    if end["status"] == "error":
+        assert end["error"] == "SubmissionUnknownError"
+        assert story.submissions <= 1
+        return
+    story.check_answered(end)
+    if story.approvals:
+        assert name in ("before the POST", "during the POST")
+        assert 1 <= story.submissions <= 1 + story.approvals
+    else:
+        assert story.submissions == 1
+
+
+def kill_in(story: Story, phase: Phase, number: int, chance: random.Random) -> None:
+    """Ask the question in a process that dies in the phase."""
+    nth = chance.randint(1, phase.latest)
+    if number % 2 == 0:
+        moment = phase.moments[number // 2 % len(phase.moments)]
+        run = story.start(story.again, **phase.spec, die_at=[moment, 1 if moment == "poll returns" else nth])
+        assert run.wait() == -9, run.events[-3:]
+        return
+    run = story.start(story.again, **phase.spec)
+    assert run.wait_for(phase.gate, nth) is not None
+    time.sleep(chance.uniform(0, phase.window_s))
+    run.kill()
+
+
+def finish(story: Story, chance: random.Random, more_kills: int) -> Event:
+    """Resume until there is an answer, or a person gave it up."""
+    given: Any = None
+    asked = False
+    while True:
+        before = story.ledger()
+        run = story.start(given)
+        if more_kills:
+            more_kills -= 1
+            kill_within(run, chance.uniform(0, 0.9))
+            given = None
+            continue
+        end = run.end()
+        if end.get("error") == "NothingToResumeError":
+            given = story.again
+        elif end["status"] == "waits":
+            # Asked only where nobody knows, and always there.
+            assert given is None or given == story.again
+            assert before == "claimed"
+            approve = chance.random() < 0.5
+            given, asked = {"answer": answer_of(end, approve=approve)}, True
+            story.approvals += approve
+        else:
+            assert asked or before != "claimed", "it went on although nobody knows"
+            return end
+
+
+def kill_within(run: Process, seconds: float) -> None:
+    """Let it run for a while."""
+    run.wait_for("started")
+    time.sleep(seconds)
+    run.kill()
+
+
+def answer_of(end: Event, *, approve: bool) -> dict[str, Any]:
+    """A person's answer to the question whether to send it again."""
+    (asked,) = end["asked"]
+    assert asked["value"]["kind"] == "repeat_submission"
+    assert [request["name"] for request in asked["value"]["action_requests"]] == ["resubmit_job"]
+    decision = {"type": "approve"} if approve else {"type": "reject", "message": "not twice"}
+    return {asked["id"]: {"decisions": [decision]}}
+

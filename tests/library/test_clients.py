@@ -1,0 +1,195 @@
+"""One client per identity and event loop, built off the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import openai
+import pytest
+
+from databricks_supervisor.client import SupervisorClient
+from databricks_supervisor.clients import Clients, databricks_client
+from databricks_supervisor.errors import AuthenticationError, ConfigurationError
+from tests.library.scripted_service import ScriptedService, message, response, serving
+
+
+def made(identity: str | None = None) -> openai.AsyncOpenAI:
+    return ScriptedService().client()
+
+
+class Counting:
+    """A factory that counts, and tells in which thread it was called."""
+
+    def __init__(self) -> None:
+        self.identities: list[str | None] = []
+        self.threads: list[threading.Thread] = []
+
+    def __call__(self, identity: str | None) -> openai.AsyncOpenAI:
+        self.identities.append(identity)
+        self.threads.append(threading.current_thread())
+        return made()
+
+
+async def test_an_identity_has_one_client() -> None:
+    factory = Counting()
+    clients = Clients(factory)
+    one, same, other = await clients.get("ada"), await clients.get("ada"), await clients.get("bob")
+    assert one is same
+    assert one is not other
+    assert factory.identities == ["ada", "bob"]
+
+
+async def test_many_that_ask_at_once_get_one_client() -> None:
+    factory = Counting()
+    clients = Clients(factory)
+    assert len({id(client) for client in await asyncio.gather(*(clients.get(None) for _ in range(50)))}) == 1
+    assert factory.identities == [None]
+
+
+async def test_a_plain_factory_may_block_because_it_is_called_in_a_thread() -> None:
+    factory = Counting()
+    await Clients(factory).get(None)
+    assert factory.threads[0] is not threading.current_thread()
+
+
+def test_each_event_loop_has_a_client_of_its_own() -> None:
+    clients = Clients(made)
+    assert asyncio.run(clients.get(None)) is not asyncio.run(clients.get(None))
+
+
+def test_loops_that_are_closed_are_not_kept() -> None:
+    clients = Clients(made)
+    loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
+
+    async def one_run() -> None:
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        await clients.get(None)
+
+    for _ in range(5):
+        asyncio.run(one_run())
+    gc.collect()
+    assert len([loop for loop in loops if loop() is not None]) <= 1
+
+
+async def asynchronous(identity: str | None) -> openai.AsyncOpenAI:
+    await asyncio.sleep(0)
+    return made()
+
+
+def returns_an_awaitable(identity: str | None) -> Any:
+    return asynchronous(identity)
+
+
+class Callable_:
+    async def __call__(self, identity: str | None) -> openai.AsyncOpenAI:
+        return made()
+
+
+@pytest.mark.parametrize("factory", [made, asynchronous, returns_an_awaitable, Callable_()])
+async def test_a_factory_may_be_written_in_any_way(factory: Callable[..., Any]) -> None:
+    assert isinstance(await Clients(factory).get(None), SupervisorClient)
+
+
+async def test_a_forgotten_client_is_built_anew() -> None:
+    factory = Counting()
+    clients = Clients(factory)
+    stale, other = await clients.get("ada"), await clients.get("bob")
+    clients.forget("ada")
+    clients.forget("nobody")
+    assert await clients.get("ada") is not stale
+    assert await clients.get("bob") is other
+
+
+async def test_a_factory_that_failed_is_asked_again() -> None:
+    answers: list[Any] = [OSError("no such file: token=hunter22"), made()]
+
+    def factory(identity: str | None) -> openai.AsyncOpenAI:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer  # type: ignore[no-any-return]
+
+    clients = Clients(factory)
+    with pytest.raises(ConfigurationError, match=r"client_factory\('ada'\) failed: OSError") as failed:
+        await clients.get("ada")
+    assert "hunter22" not in str(failed.value)
+    assert isinstance(await clients.get("ada"), SupervisorClient)
+
+
+async def test_an_error_that_is_ours_is_passed_on_as_it_is() -> None:
+    error = AuthenticationError("ada has to log in again")
+
+    def factory(identity: str | None) -> openai.AsyncOpenAI:
+        raise error
+
+    with pytest.raises(AuthenticationError) as failed:
+        await Clients(factory).get("ada")
+    assert failed.value is error
+
+
+async def test_who_stops_waiting_does_not_stop_the_others() -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    calls: list[str | None] = []
+
+    async def factory(identity: str | None) -> openai.AsyncOpenAI:
+        calls.append(identity)
+        begun.set()
+        await go_on.wait()
+        return made()
+
+    clients = Clients(factory)
+    first, second = asyncio.ensure_future(clients.get(None)), asyncio.ensure_future(clients.get(None))
+    await begun.wait()
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    go_on.set()
+    assert await second is await clients.get(None)
+    assert calls == [None]
+
+
+# ---- the default factory
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> pytest.MonkeyPatch:
+    """An environment without any login."""
+    import os
+
+    for name in list(os.environ):
+        if name.startswith(("DATABRICKS_", "ARM_", "GOOGLE_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("DATABRICKS_CONFIG_FILE", str(tmp_path / "none"))
+    return monkeypatch
+
+
+async def test_the_default_factory_knows_no_identities() -> None:
+    with pytest.raises(ConfigurationError, match=r"Identity 'ada' was named.*client_factory"):
+        await Clients(databricks_client).get("ada")
+
+
+async def test_without_a_workspace_the_default_factory_says_what_to_set(nobody: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigurationError, match="Set DATABRICKS_HOST and DATABRICKS_TOKEN") as failed:
+        await Clients(databricks_client).get(None)
+    assert "\n" not in str(failed.value)
+
+
+async def test_a_job_runs_through_the_client_of_the_databricks_sdk(nobody: pytest.MonkeyPatch) -> None:
+    long_id = "resp_" + "x" * 120
+    answers = [response("queued", id=long_id)], [response("completed", message("42"), id=long_id)]
+    async with serving(ScriptedService(*answers)) as service:
+        nobody.setenv("DATABRICKS_HOST", service.url)
+        nobody.setenv("DATABRICKS_TOKEN", "dapi0123456789abcdef")
+        client = await Clients(databricks_client).get(None)
+        created = await client.create({"model": "m", "input": []}, idempotency_key="k", timeout_s=5)
+        reply = await client.retrieve(created.id, timeout_s=5)
+    assert created.id == reply.id == long_id
+    assert reply.status == "completed"
+    assert service.posts[0].path == "/ai-gateway/mlflow/v1/responses"
+    assert service.posts[0].headers["authorization"] == "Bearer dapi0123456789abcdef"
+    assert service.gets[-1].path == f"/ai-gateway/mlflow/v1/responses/{long_id}"

@@ -6,6 +6,7 @@ import asyncio
 import configparser
 import os
 import socket
+import ssl
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
@@ -121,7 +122,9 @@ def _check_listening(host: str) -> None:
 
     def connect() -> None:
         try:
-            socket.create_connection((name, port), timeout=REACHABLE_WITHIN_S).close()
+            with socket.create_connection((name, port), timeout=REACHABLE_WITHIN_S) as connection:
+                if parts.scheme == "https":
+                    _shake_hands(connection, name)
             outcome.append("")
         except OSError as error:
             outcome.append(error.strerror or str(error) or type(error).__name__)
@@ -135,6 +138,13 @@ def _check_listening(host: str) -> None:
         raise NotReachableError(
             f"Cannot reach {name}:{port}: {reason}. Nothing was submitted. Check DATABRICKS_HOST and the network."
         )
+
+
+def _shake_hands(connection: socket.socket, name: str) -> None:
+    """Whether somebody answers. Nothing is sent, so who it is does not matter here: the client checks that."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.wrap_socket(connection, server_hostname=name).close()
 
 
 def _in_background(work: Callable[[], T], name: str) -> Future[T]:

@@ -15,6 +15,7 @@ from databricks_supervisor import Job, SupervisorInterrupt
 from databricks_supervisor.compiled import CompiledSupervisorGraph
 from databricks_supervisor.errors import ForeignThreadError
 from databricks_supervisor.items import Item, items_from_message
+from databricks_supervisor.ledger import EffectKey, Ledger
 from databricks_supervisor.snapshot import snapshot_of
 
 __all__ = ["Conversation", "Delivered", "Look", "Pending", "Progressed", "text_of"]
@@ -88,11 +89,13 @@ class Conversation:
 
     Args:
         graph: The compiled graph, with its checkpointer.
+        ledger: The graph's ledger.
         thread_id: LangGraph's thread id.
     """
 
-    def __init__(self, graph: CompiledSupervisorGraph, thread_id: str) -> None:
+    def __init__(self, graph: CompiledSupervisorGraph, ledger: Ledger, thread_id: str) -> None:
         self._graph = graph
+        self._ledger = ledger
         self._thread_id = thread_id
         self._config: RunnableConfig = {"configurable": {"thread_id": thread_id}}
         self._response_id: str | None = None
@@ -121,6 +124,15 @@ class Conversation:
             answer=answer,
             job=snapshot.job,
         )
+
+    async def submitted(self, look: Look) -> str | None:
+        """Id of the job that runs for the thread, also when the state does not have it yet."""
+        if look.job is None or look.response_id is not None:
+            return look.response_id
+        key = EffectKey(look.job["turn_id"], look.job["round"], "submit")
+        effect = await self._ledger.get_effect(key)
+        found = (effect.outcome or {}).get("response_id") if effect is not None else None
+        return str(found) if found else None
 
     def prepare(self) -> None:
         """Build the client in the background, while a person reads."""

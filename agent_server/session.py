@@ -147,7 +147,8 @@ def _run(request: Request, thread_id: str, view: View) -> Ending:
             async with open_storage(settings.state_url) as storage:
                 builder = build_graph(settings, storage.ledger, client_factory, local=backend.local)
                 graph = builder.compile(storage.saver, durability=settings.durability)
-                return await _converse(Conversation(graph, thread_id), request, thread_id, view, detach)
+                conversation = Conversation(graph, storage.ledger, thread_id)
+                return await _converse(conversation, request, thread_id, view, detach)
         except asyncio.CancelledError:
             if detach.number is None:
                 raise
@@ -167,7 +168,9 @@ async def _converse(
     except asyncio.CancelledError:
         if detach.number is None:
             raise
-        code, look = Exit(128 + detach.number), await conversation.look()
+        look = await conversation.look()
+        job = await conversation.submitted(look)
+        return Ending(Exit(128 + detach.number), thread_id, job, look.answer, look.exists)
     except BrokenPipeError:
         raise
     except Exception as error:

@@ -71,7 +71,8 @@ def show_item(item: dict[str, Any], names: dict[str, str]) -> Shown | None:
         reason = clean(str(item.get("reason") or ""))
         verdict = "approved" if item.get("approve") is True else "denied"
         return Shown("decision", f"{verdict}: {name}", [reason] if reason else [])
-    return Shown("other", clean(" ".join(str(item[key]) for key in ("type", "name") if item.get(key))), [])
+    named = " ".join(str(item[key]) for key in ("type", "name") if item.get(key))
+    return Shown("other", clean(named) or "an item without a type", [])
 
 
 def show_question(value: Any, names: dict[str, str]) -> list[Shown]:

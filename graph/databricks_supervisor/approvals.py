@@ -118,38 +118,24 @@ def ask(
 
 def answer_schema(ids: Sequence[str]) -> dict[str, Any]:
     """JSON Schema of the answers that are understood, for clients that check before they send."""
-    decision = {
+    why = {"type": ["string", "null"], "description": "Why it is refused."}
+    decision = {"anyOf": [{"type": "boolean"}, _form("approve"), _form("reject", message=why)]}
+    listed = {"type": "array", "items": decision, "minItems": len(ids), "maxItems": len(ids)}
+    in_order = {
         "type": "object",
-        "properties": {
-            "type": {"enum": ["approve", "reject"]},
-            "message": {"type": "string", "description": "Why it is refused."},
-        },
-        "required": ["type"],
+        "title": "In order",
+        "properties": {"decisions": listed},
+        "required": ["decisions"],
         "additionalProperties": False,
     }
-    forms: list[dict[str, Any]] = [
-        {
-            "type": "object",
-            "title": "In order",
-            "properties": {
-                "decisions": {
-                    "type": "array",
-                    "items": decision,
-                    "minItems": len(ids),
-                    "maxItems": len(ids),
-                }
-            },
-            "required": ["decisions"],
-            "additionalProperties": False,
-        },
-        {
-            "type": "object",
-            "title": "By id (may be partial)",
-            "properties": {id: {"anyOf": [{"type": "boolean"}, decision]} for id in ids},
-            "minProperties": 1,
-            "additionalProperties": False,
-        },
-    ]
+    by_id = {
+        "type": "object",
+        "title": "By id (may be partial)",
+        "properties": dict.fromkeys(ids, decision),
+        "minProperties": 1,
+        "additionalProperties": False,
+    }
+    forms: list[dict[str, Any]] = [by_id] if "decisions" in ids else [in_order, by_id]
     if len(ids) == 1:
         forms.append({"type": "boolean", "title": "Yes or no"})
     return {"title": "Decision", "anyOf": forms}
@@ -200,6 +186,15 @@ def read_answer(answer: Any, ids: Sequence[str]) -> dict[str, Decision]:
             f"Not pending: {', '.join(unknown)}. Pending: {', '.join(ids)}. Nothing was approved."
         )
     return {str(id): _decision(each) for id, each in answer.items()}
+
+
+def _form(kind: str, **more: Any) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {"type": {"const": kind}, **more},
+        "required": ["type"],
+        "additionalProperties": False,
+    }
 
 
 def _decision(given: Any) -> Decision:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from langchain_core.messages import BaseMessage
 
 from .decisions import REPLACED, decision_message, record_decision
+from .effects import look
 from .errors import SupervisorError
 from .ledger import Turn
 from .pending import pending_of
@@ -57,10 +58,8 @@ async def make_way(
 async def _waits(run: Run, turn: Turn, snapshot: Snapshot, *, nested: bool) -> bool:
     """Whether the turn waits for a person, so that nothing of it runs."""
     if not nested:
-        if not snapshot.has(turn.turn_id) or not snapshot.interrupted:
-            return False
-        # A function that got one answer runs on, or waits for its next one: then it holds no claim.
-        return not snapshot.answered or not await _acts(run, turn)
+        # A function that got its answer runs on, and the state does not show it; its claim does.
+        return snapshot.has(turn.turn_id) and snapshot.interrupted and not await _acts(run, turn)
     # The parent has moved on, and the child's state with it. The service knows whether its job still runs.
     response_id = await _last_response(run, turn)
     if response_id is None:
@@ -76,7 +75,11 @@ async def _waits(run: Run, turn: Turn, snapshot: Snapshot, *, nested: bool) -> b
 
 async def _acts(run: Run, turn: Turn) -> bool:
     """Whether a side effect of the turn is under way."""
-    return any(effect.outcome is None for effect in await run.ledger.effects(turn.turn_id))
+    longest = {"submit": run.settings.create_timeout_s, "tool": run.settings.call_lifetime_s}
+    for effect in await run.ledger.effects(turn.turn_id):
+        if await look(run.ledger, effect.key, lifetime_s=longest.get(effect.key.kind, 0.0)) is None:
+            return True
+    return False
 
 
 async def _never_began(run: Run, turn: Turn) -> bool:

@@ -11,7 +11,7 @@ import logging
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from langchain_core.messages import BaseMessage, RemoveMessage, convert_to_messages
@@ -285,6 +285,7 @@ class CompiledSupervisorGraph(CompiledStateGraph[Any, Any, Any, Any]):
         self, run: Run, where: _Where, asked: Asked, drive: Drive, *, nested: bool
     ) -> tuple[Entered, list[BaseMessage]]:
         refusals: list[BaseMessage] = []
+        made_way = False
         while True:
             snapshot = await where.look()
             thread = Thread(
@@ -296,9 +297,13 @@ class CompiledSupervisorGraph(CompiledStateGraph[Any, Any, Any, Any]):
                 identity=run.settings.identity,
             )
             try:
-                return await enter(run.ledger, thread, asked), refusals
+                entered = await enter(run.ledger, thread, asked)
             except Busy as busy:
                 refusals = await make_way(run, busy, snapshot, drive, nested=nested)
+                made_way = True
+            else:
+                # What was just given up is not waited for: the service may go on with it for long.
+                return replace(entered, unfinished=entered.unfinished and not made_way), refusals
 
     def _refuse_unsafe(self, run: Run, *, nested: bool) -> None:
         if nested and self.checkpointer in (True, False) and self.checkpointer is not None:

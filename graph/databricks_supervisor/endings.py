@@ -8,7 +8,7 @@ from typing import Any
 from langchain_core.messages import AIMessage
 
 from . import errors
-from .errors import JobError, SupervisorError
+from .errors import JobError, ServiceError, SupervisorError
 from .refusals import explain
 from .run import Run
 from .state import Job, JobFailure
@@ -24,6 +24,8 @@ async def end_without_answer(run: Run, job: Job, error: SupervisorError) -> dict
     """
     said = run.settings.on_failure == "message"
     failure: JobFailure = {"kind": type(error).__name__, "message": str(error), "said": said}
+    if isinstance(error, ServiceError):
+        failure["status_code"] = error.status_code
     ended: Job = {**job, "failure": failure, "ended": True, "permit": None}
     if not said:
         return {"job": ended}
@@ -43,6 +45,8 @@ async def raise_recorded(run: Run, job: Job, failure: JobFailure) -> None:
     error = kind(failure["message"])
     if isinstance(error, JobError):
         error.response_id, error.status = job.get("response_id"), job.get("status")
+    if isinstance(error, ServiceError):
+        error.status_code = failure.get("status_code")
     raise error
 
 

@@ -71,7 +71,7 @@ class _Reader:
         self._sent: list[Item] | None = None
         self._progress = ProgressWriter(get_stream_writer(), self._response_id)
         if job["polls"]:
-            self._progress.said(job["status"], job["delivered"])
+            self._progress.said(job["status"], job["delivered"], job["news_at"] - job["submitted_at"])
         self._failures = 0
         self._failing_since: float | None = None
         self._missing_since: float | None = None
@@ -83,7 +83,7 @@ class _Reader:
         retry_s: float | None = None
         self._say()
         while True:
-            await self.run.time.sleep(self._delay() if retry_s is None else retry_s)
+            await self._wait(self._delay() if retry_s is None else retry_s)
             retry_s = None
             try:
                 reply = await self._retrieve(last)
@@ -152,7 +152,7 @@ class _Reader:
                 f"Job {self._response_id} could not be read for {now - self._failing_since:.0f} s: {error}. "
                 "It may still be running; nothing was lost. Resume the thread when the service answers again."
             )
-        self._say(status="unreachable")
+        self._say()
         return delay
 
     def _delay(self) -> float:
@@ -185,13 +185,24 @@ class _Reader:
                 status=reply.status,
             )
 
-    def _say(self, *, status: str | None = None, new: int = 0) -> None:
+    async def _wait(self, seconds: float) -> None:
+        """Sleep, and say how things stand whenever that is due."""
+        while (due := self._progress.due_s(self._elapsed())) < seconds:
+            await self.run.time.sleep(due)
+            seconds -= due
+            self._say()
+        await self.run.time.sleep(seconds)
+
+    def _say(self, *, new: int = 0) -> None:
         self._progress.say(
-            status=status or self.job["status"],
-            elapsed_s=max(0.0, self.run.time.now() - self.job["submitted_at"]),
+            status="unreachable" if self._failures else self.job["status"],
+            elapsed_s=self._elapsed(),
             polls=self.job["polls"],
             items=self.job["delivered"] + new,
         )
+
+    def _elapsed(self) -> float:
+        return max(0.0, self.run.time.now() - self.job["submitted_at"])
 
 
 async def _check_current(run: Run, job: Job) -> None:

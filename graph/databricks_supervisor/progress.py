@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 __all__ = ["HEARTBEAT_S", "Progress", "ProgressWriter"]
 
 HEARTBEAT_S = 15.0
+_SHORTEST_S = 0.001
 
 
 class Progress(TypedDict):
@@ -41,13 +42,17 @@ class ProgressWriter:
         self._last: tuple[Any, ...] | None = None
         self._said_at = 0.0
 
-    def said(self, status: str, items: int) -> None:
-        """Note what an earlier pass of the node has said."""
-        self._last = (status, items)
+    def said(self, status: str, items: int, elapsed_s: float) -> None:
+        """Note what an earlier pass of the node has said, and when."""
+        self._last, self._said_at = (status, items), elapsed_s
+
+    def due_s(self, elapsed_s: float) -> float:
+        """Seconds until the next heartbeat."""
+        return max(_SHORTEST_S, self._said_at + HEARTBEAT_S - elapsed_s)
 
     def say(self, *, status: str, elapsed_s: float, polls: int, items: int) -> None:
         """Say how things stand, if that is new or has not been said for a while."""
-        if (status, items) == self._last and elapsed_s - self._said_at < HEARTBEAT_S:
+        if (status, items) == self._last and elapsed_s - self._said_at < HEARTBEAT_S - _SHORTEST_S:
             return
         self._last, self._said_at = (status, items), elapsed_s
         self._writer(

@@ -23,8 +23,8 @@ class Snapshot:
         foreign: Whether another graph wrote it.
         job: The job in it, or ``None``.
         messages: The conversation in it.
-        interrupted: Whether it waits for the answer to an interrupt, if it is not ``answered``.
-        answered: Whether the interrupted task has got an answer. It runs on, or waits for its next one.
+        interrupted: Whether it waits for the answer to an interrupt, or goes on after one: that is written
+            when the task is done, or asks again.
     """
 
     exists: bool = False
@@ -32,7 +32,6 @@ class Snapshot:
     job: Job | None = None
     messages: list[BaseMessage] = field(default_factory=list)
     interrupted: bool = False
-    answered: bool = False
 
     def has(self, turn_id: str) -> bool:
         """Whether its job is the one of this turn."""
@@ -59,13 +58,10 @@ def snapshot_of(saved: CheckpointTuple | None, channels: Collection[str]) -> Sna
     job = entered.get("job") or values.get("job")
     versions = saved.checkpoint["channel_versions"]
     writes = saved.pending_writes or []
-    asking = {task for task, channel, _ in writes if channel == "__interrupt__"}
-    answered = {task for task, channel, _ in writes if channel == "__resume__"}
     return Snapshot(
         exists=bool(versions),
         foreign=job is None and any(name not in channels for name in versions),
         job=job,
         messages=[*values.get("messages", []), *entered.get("messages", [])],
-        interrupted=bool(asking),
-        answered=bool(asking) and asking <= answered,
+        interrupted=any(channel == "__interrupt__" for _, channel, _ in writes),
     )

@@ -33,6 +33,7 @@ class JobFailure(TypedDict):
     kind: str
     message: str
     said: bool
+    status_code: NotRequired[int | None]
 
 
 class Job(TypedDict, total=False):

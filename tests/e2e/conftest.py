@@ -11,8 +11,10 @@ import psutil
 import pytest
 from langgraph.checkpoint.postgres import PostgresSaver
 
+pytest.register_assert_rewrite("tests.e2e.stories", "tests.e2e.forks")
+
 from tests.e2e.forks import ForkServer
-from tests.e2e.stories import Store
+from tests.e2e.stories import Store, Story
 from tests.local_supervisor_process import LocalSupervisor
 from tests.postgres import PostgresServer
 
@@ -57,16 +59,18 @@ def shared_postgres(postgres_server: PostgresServer) -> Iterator[Store]:
 
 
 @pytest.fixture
-def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], Store]:
-    """Gives the store of a kind."""
+def new_story(
+    forks: ForkServer, service: LocalSupervisor, shared_postgres: Store, tmp_path: Path
+) -> Callable[..., Story]:
+    """Makes a story that is kept in a SQLite file of its own, or in the shared database."""
 
-    def of(kind: str) -> Store:
-        if kind == "postgres":
-            found: Store = request.getfixturevalue("shared_postgres")
-            return found
-        return Store("sqlite", str(tmp_path / "thread.sqlite"))
+    def make(store: str = "sqlite", durability: str = "sync") -> Story:
+        story = Story(forks, service, shared_postgres, durability)
+        if store == "sqlite":
+            story.store = Store("sqlite", str(tmp_path / f"{story.thread}.sqlite"))
+        return story
 
-    return of
+    return make
 
 
 @pytest.fixture(autouse=True)

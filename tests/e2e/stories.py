@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sqlite3
 import uuid
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from tests.e2e.forks import Event, ForkServer, Process, wait_until
 from tests.local_supervisor_process import RESPONSES, LocalSupervisor
 
 Items = list[dict[str, Any]]
+Case = tuple[Any, ...]
 
 WORDS = ("first", "second", "third", "fourth")
 ITEMS: Items = [
@@ -62,6 +65,7 @@ class Story:
         behaviour: What the service does with the question.
         spec: More for the processes (:func:`.runner.drive`).
         approvals: How often a person agreed to send the question once more.
+        log: Gets what the processes say on stderr, in place of the common log.
     """
 
     forks: ForkServer
@@ -73,6 +77,7 @@ class Story:
     thread: str = field(default_factory=lambda: f"thread-{uuid.uuid4().hex[:12]}")
     name: str = field(default_factory=lambda: f"question-{uuid.uuid4().hex[:12]}")
     approvals: int = 0
+    log: Path | None = None
 
     @property
     def question(self) -> str:
@@ -98,6 +103,7 @@ class Story:
                 **spec,
             },
             held=held,
+            log=self.log,
         )
 
     def run(self, given: Any, **spec: Any) -> Event:
@@ -165,3 +171,24 @@ class Story:
         assert [message["id"] for message in answer] == [f"{response_id}:{n}" for n in range(len(expected))]
         if self.store is not None:
             assert self.ledger() == response_id
+
+
+def in_parallel(check: Callable[..., None], cases: Iterable[Case]) -> None:
+    """Check every case, a few at a time (most of a story is waiting).
+
+    Raises:
+        ExceptionGroup: What went wrong, each with its case.
+    """
+    errors: list[Exception] = []
+
+    def run(case: Case) -> None:
+        try:
+            check(*case)
+        except Exception as error:
+            error.add_note(f"in the case {case}")
+            errors.append(error)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(run, cases))
+    if errors:
+        raise ExceptionGroup(f"{len(errors)} cases failed", errors)

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import SEED
-from tests.e2e.forks import Event, ForkServer, Process
-from tests.e2e.stories import PACE, Store, Story
-from tests.local_supervisor_process import LocalSupervisor
+from tests.e2e.forks import Event, Process
+from tests.e2e.stories import PACE, Story, in_parallel
+
+NewStory = Callable[..., Story]
 
 KILLS = 20
 """Kills in each phase, store and durability."""
@@ -54,46 +55,36 @@ PHASES = {
     "between polls": Phase(("polling", "polled", "poll returns"), "polled", 0.12, latest=3),
     "after the last item": Phase(("turn ended", "last poll returns", "run ended"), "turn ended", 0.04),
 }
-CELLS = [
-    (phase, store, durability)
-    for phase in PHASES
-    for store in ("sqlite", "postgres")
-    for durability in ("sync", "inherit")
-]
+STORES = [(store, durability) for store in ("sqlite", "postgres") for durability in ("sync", "inherit")]
 
 
-@pytest.mark.parametrize(("phase", "store", "durability"), CELLS)
-def test_a_killed_run_submits_once_and_answers_in_full(
-    phase: str,
-    store: str,
-    durability: str,
-    forks: ForkServer,
-    service: LocalSupervisor,
-    stores: Callable[[str], Store],
-) -> None:
-    number = random.Random(f"{SEED} {phase} {store} {durability}").randrange(KILLS)
-    survive(Story(forks, service, stores(store), durability), phase, number)
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_killed_run_submits_once_and_answers_in_full(phase: str, new_story: NewStory) -> None:
+    chance = random.Random(f"{SEED} {phase}")
+    in_parallel(
+        lambda *case: survive(new_story(*case[:2]), phase, case[2]),
+        [(*store, chance.randrange(KILLS)) for store in STORES],
+    )
 
 
 @pytest.mark.full
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("phase", "store", "durability"), CELLS)
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize(("store", "durability"), STORES)
 def test_a_run_killed_at_twenty_moments_submits_once_and_answers_in_full(
-    phase: str,
-    store: str,
-    durability: str,
-    forks: ForkServer,
-    service: LocalSupervisor,
-    stores: Callable[[str], Store],
+    phase: str, store: str, durability: str, new_story: NewStory
 ) -> None:
-    for number in range(KILLS):
-        survive(Story(forks, service, stores(store), durability), phase, number)
+    in_parallel(
+        lambda number: survive(new_story(store, durability), phase, number),
+        [(number,) for number in range(KILLS)],
+    )
 
 
 def survive(story: Story, name: str, number: int) -> None:
     """Ask, kill, resume (and kill again) until the end; check what must hold."""
     phase = PHASES[name]
-    chance = random.Random(f"{SEED} {name} {story.store} {story.durability} {number}")
+    assert story.store is not None
+    chance = random.Random(f"{SEED} {name} {story.store.kind} {story.durability} {number}")
     story.behaviour = {**PACE, **chance.choice(phase.behaviours)}
     kill_in(story, phase, number, chance)
     assert story.submissions <= 1

@@ -4,23 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
+from tests.e2e.stories import Story, in_parallel
 
-from tests.e2e.forks import ForkServer
-from tests.e2e.stories import Store, Story
-from tests.local_supervisor_process import LocalSupervisor
+STORES = [(store, durability) for store in ("sqlite", "postgres") for durability in ("sync", "inherit")]
 
-pytestmark = [
-    pytest.mark.parametrize("store", ["sqlite", "postgres"]),
-    pytest.mark.parametrize("durability", ["sync", "inherit"]),
-]
-
-
-@pytest.fixture
-def story(
-    store: str, durability: str, forks: ForkServer, service: LocalSupervisor, stores: Callable[[str], Store]
-) -> Story:
-    return Story(forks, service, stores(store), durability)
+NewStory = Callable[..., Story]
 
 
 def killed_at_0_ms(story: Story) -> None:
@@ -29,33 +17,49 @@ def killed_at_0_ms(story: Story) -> None:
     assert story.submissions == 1
 
 
-def test_killed_at_0_ms_and_resumed_it_polls_the_same_job(story: Story) -> None:
-    killed_at_0_ms(story)
-    end = story.run(None)
-    if story.durability == "inherit" and end["status"] == "error":
-        assert end["error"] == "NothingToResumeError"
-        assert "Ask the question again" in end["text"]
-        end = story.run(story.again)
-    story.check_answered(end)
-    assert story.submissions == 1
+def test_killed_at_0_ms_and_resumed_it_polls_the_same_job(new_story: NewStory) -> None:
+    def check(store: str, durability: str) -> None:
+        story = new_story(store, durability)
+        killed_at_0_ms(story)
+        end = story.run(None)
+        if durability == "inherit" and end["status"] == "error":
+            assert end["error"] == "NothingToResumeError"
+            assert "Ask the question again" in end["text"]
+            end = story.run(story.again)
+        story.check_answered(end)
+        assert story.submissions == 1
+
+    in_parallel(check, STORES)
 
 
-def test_killed_at_0_ms_and_asked_again_it_polls_the_same_job(story: Story) -> None:
-    killed_at_0_ms(story)
-    story.check_answered(story.run(story.again))
-    assert story.submissions == 1
+def test_killed_at_0_ms_and_asked_again_it_polls_the_same_job(new_story: NewStory) -> None:
+    def check(store: str, durability: str) -> None:
+        story = new_story(store, durability)
+        killed_at_0_ms(story)
+        story.check_answered(story.run(story.again))
+        assert story.submissions == 1
+
+    in_parallel(check, STORES)
 
 
-def test_asked_again_while_it_runs_it_polls_the_same_job(story: Story) -> None:
-    first = story.start(story.again)
-    assert first.wait_for("polled")
-    second = story.run(story.again)
-    assert first.end()["status"] == second["status"] == "answered"
-    story.check_answered(story.run(None))
-    assert story.submissions == 1
+def test_asked_again_while_it_runs_it_polls_the_same_job(new_story: NewStory) -> None:
+    def check(store: str, durability: str) -> None:
+        story = new_story(store, durability)
+        first = story.start(story.again)
+        assert first.wait_for("polled")
+        second = story.run(story.again)
+        assert first.end()["status"] == second["status"] == "answered"
+        story.check_answered(story.run(None))
+        assert story.submissions == 1
+
+    in_parallel(check, STORES)
 
 
-def test_asked_again_after_the_answer_it_is_a_new_question(story: Story) -> None:
-    story.check_answered(story.run(story.again))
-    story.check_answered(story.run(story.again), turns=2)
-    assert story.submissions == 2
+def test_asked_again_after_the_answer_it_is_a_new_question(new_story: NewStory) -> None:
+    def check(store: str, durability: str) -> None:
+        story = new_story(store, durability)
+        story.check_answered(story.run(story.again))
+        story.check_answered(story.run(story.again), turns=2)
+        assert story.submissions == 2
+
+    in_parallel(check, STORES)

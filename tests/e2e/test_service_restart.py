@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from tests.e2e.forks import ForkServer
@@ -11,10 +10,10 @@ from tests.local_supervisor_process import LocalSupervisor
 
 
 def test_a_run_survives_the_death_of_the_service(
-    forks: ForkServer, stores: Callable[[str], Store], tmp_path: Path
+    forks: ForkServer, tmp_path: Path
 ) -> None:
     with LocalSupervisor(tmp_path / "service") as service:
-        story = Story(forks, service, stores("sqlite"))
+        story = Story(forks, service, Store("sqlite", str(tmp_path / "thread.sqlite")))
         story.behaviour = {**PACE, "duration_s": 2.0}
         run = story.start(story.again)
         story.wait_for_polls(2)
@@ -27,10 +26,10 @@ def test_a_run_survives_the_death_of_the_service(
 
 
 def test_a_run_that_was_killed_with_the_service_is_resumed_when_both_are_back(
-    forks: ForkServer, stores: Callable[[str], Store], tmp_path: Path
+    forks: ForkServer, tmp_path: Path
 ) -> None:
     with LocalSupervisor(tmp_path / "service") as service:
-        story = Story(forks, service, stores("sqlite"))
+        story = Story(forks, service, Store("sqlite", str(tmp_path / "thread.sqlite")))
         run = story.start(story.again)
         story.wait_for_polls(2)
         service.kill()

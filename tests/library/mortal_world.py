@@ -24,6 +24,7 @@ from langchain_core.messages import BaseMessage, HumanMessage
 from langchain_core.tools import BaseTool, InjectedToolCallId, tool
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.types import Command, Interrupt
+from local_supervisor import conversation
 from local_supervisor.jobs import Job, JobStore
 from local_supervisor.server import create_app
 from local_supervisor.tool_runs import ToolRunner
@@ -576,8 +577,9 @@ class World:
 
 
 def _own(job: Job) -> list[dict[str, Any]]:
-    """The items of a job that are its own: what it repeats of its input takes it no time."""
-    return [step.item for step in job.script.steps if step.done > step.start]
+    """The items of a job that do not repeat its input."""
+    echoed = 0 if job.behaviour.echo == "none" else len(conversation.read(job.request).history)
+    return [step.item for step in job.script.steps[echoed:]]
 
 
 def _text(item: dict[str, Any]) -> str:

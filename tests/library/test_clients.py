@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import openai
 import pytest
 
-from databricks_supervisor.client import SupervisorClient
+from databricks_supervisor.client import NotAccepted, OutcomeUnknown, Reply, SupervisorClient, Transient
 from databricks_supervisor.clients import Clients, databricks_client
 from databricks_supervisor.errors import AuthenticationError, ConfigurationError
-from tests.library.scripted_service import ScriptedService, message, response, serving
+from tests.library.scripted_service import Answer, ScriptedService, message, refusal, response, serving
+
+TOKEN = "dapi0123456789abcdef"
 
 
 def made(identity: str | None = None) -> openai.AsyncOpenAI:
@@ -159,8 +163,6 @@ async def test_who_stops_waiting_does_not_stop_the_others() -> None:
 @pytest.fixture
 def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> pytest.MonkeyPatch:
     """An environment without any login."""
-    import os
-
     for name in list(os.environ):
         if name.startswith(("DATABRICKS_", "ARM_", "GOOGLE_")):
             monkeypatch.delenv(name)
@@ -179,17 +181,74 @@ async def test_without_a_workspace_the_default_factory_says_what_to_set(nobody: 
     assert "\n" not in str(failed.value)
 
 
+@asynccontextmanager
+async def workspace(
+    environment: pytest.MonkeyPatch, creates: list[Answer], retrieves: list[Answer]
+) -> AsyncIterator[tuple[ScriptedService, SupervisorClient]]:
+    """A workspace, and the client that the Databricks SDK makes for it."""
+    async with serving(ScriptedService(creates, retrieves)) as service:
+        environment.setenv("DATABRICKS_HOST", service.url)
+        environment.setenv("DATABRICKS_TOKEN", TOKEN)
+        yield service, await Clients(databricks_client).get(None)
+
+
+async def created(client: SupervisorClient) -> Reply:
+    return await client.create({"model": "m", "input": []}, idempotency_key="k", timeout_s=5)
+
+
 async def test_a_job_runs_through_the_client_of_the_databricks_sdk(nobody: pytest.MonkeyPatch) -> None:
     long_id = "resp_" + "x" * 120
     answers = [response("queued", id=long_id)], [response("completed", message("42"), id=long_id)]
-    async with serving(ScriptedService(*answers)) as service:
-        nobody.setenv("DATABRICKS_HOST", service.url)
-        nobody.setenv("DATABRICKS_TOKEN", "dapi0123456789abcdef")
-        client = await Clients(databricks_client).get(None)
-        created = await client.create({"model": "m", "input": []}, idempotency_key="k", timeout_s=5)
-        reply = await client.retrieve(created.id, timeout_s=5)
-    assert created.id == reply.id == long_id
-    assert reply.status == "completed"
-    assert service.posts[0].path == "/ai-gateway/mlflow/v1/responses"
-    assert service.posts[0].headers["authorization"] == "Bearer dapi0123456789abcdef"
+    async with workspace(nobody, *answers) as (service, client):
+        first = await created(client)
+        last = await client.retrieve(first.id, timeout_s=5)
+    assert first.id == last.id == long_id
+    assert last.status == "completed"
+    (post,) = service.posts
+    assert (post.path, post.headers["authorization"]) == (
+        "/ai-gateway/mlflow/v1/responses",
+        f"Bearer {TOKEN}",
+    )
     assert service.gets[-1].path == f"/ai-gateway/mlflow/v1/responses/{long_id}"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [refusal(503), refusal(409), Answer(drop="unanswered"), Answer(drop="unread"), Answer(body=b"<html>")],
+)
+async def test_the_client_of_the_databricks_sdk_repeats_no_post(
+    answer: Answer, nobody: pytest.MonkeyPatch
+) -> None:
+    async with workspace(nobody, [answer], [answer]) as (service, client):
+        with pytest.raises(OutcomeUnknown):
+            await created(client)
+        with pytest.raises(Transient):
+            await client.retrieve("resp_1", timeout_s=5)
+    assert len(service.posts) == 1
+
+
+async def test_the_client_of_the_databricks_sdk_tells_refusals_and_absence_apart_from_the_unknown(
+    nobody: pytest.MonkeyPatch,
+) -> None:
+    async with workspace(nobody, [refusal(429, f"not you, {TOKEN}")], []) as (_, client):
+        with pytest.raises(NotAccepted) as overloaded:
+            await created(client)
+    with pytest.raises(NotAccepted) as absent:
+        await created(client)
+    assert overloaded.value.again
+    assert absent.value.again
+    assert "Cannot reach" in str(absent.value)
+    assert TOKEN not in str(overloaded.value)
+
+
+async def test_a_login_of_the_databricks_sdk_that_fails_proves_that_nothing_was_sent(
+    nobody: pytest.MonkeyPatch,
+) -> None:
+    async with workspace(nobody, [response("queued")], [response()]) as (service, client):
+        nobody.setattr("databricks.sdk.core.Config.authenticate", lambda self: 1 / 0)
+        with pytest.raises(NotAccepted) as refused:
+            await created(client)
+        with pytest.raises(AuthenticationError, match="ZeroDivisionError"):
+            await client.retrieve("resp_1", timeout_s=5)
+    assert isinstance(refused.value.error, AuthenticationError)
+    assert service.posts == []

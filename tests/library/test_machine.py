@@ -84,6 +84,7 @@ class Machine(RuleBasedStateMachine):
         self.asked: list[str] = []
         self.number = 0
         self.store = _store(self.directory)
+        self.pending: Shown | None = None
 
     # -- how it begins and ends
 
@@ -124,6 +125,7 @@ class Machine(RuleBasedStateMachine):
         self.totals["steps"] += 1
         if hasattr(self, "world"):
             self.run(self.world.check())
+            self.pending = self.run(self.world.look())
 
     # -- people
 
@@ -155,7 +157,7 @@ class Machine(RuleBasedStateMachine):
     def resume(self, number: int) -> None:
         self.run(self.world.drive("resume", self.process(number), None))
 
-    @precondition(lambda self: self.asked and self.may_start())
+    @precondition(lambda self: self.pending and self.may_start())
     @rule(
         number=index,
         say=st.lists(st.booleans(), min_size=2, max_size=2),
@@ -164,9 +166,8 @@ class Machine(RuleBasedStateMachine):
         to_the_end=st.booleans(),
     )
     def answer(self, number: int, say: list[bool], form: str, by_interrupt: bool, to_the_end: bool) -> None:
-        shown = self.run(self.world.look())
-        if shown is None:
-            return
+        shown = self.pending
+        assert shown is not None
         decisions = dict(zip(shown.ids, say, strict=False))
         answer: Any = decisions
         if form == "typed":
@@ -188,18 +189,17 @@ class Machine(RuleBasedStateMachine):
         """An answer to a question that may be long settled."""
         shown = self.world.shown[which % len(self.world.shown)]
         decisions = dict.fromkeys(shown.ids, yes)
-        now = self.run(self.world.look())
+        now = self.pending
         answer: Any = {"ids": decisions, "map": {shown.interrupt.id: decisions}, "bare": yes}[form]
         if form == "bare" and now is not None:  # It names nothing: it is an answer to what is pending.
             shown, decisions = now, dict.fromkeys(now.ids, yes) if len(now.ids) == 1 else {}
         self._answered(number, shown, answer, decisions, by_position=form == "bare")
 
-    @precondition(lambda self: self.asked and self.may_start())
+    @precondition(lambda self: self.pending and self.may_start())
     @rule(number=index, answer=malformed)
     def answer_nonsense(self, number: int, answer: Any) -> None:
-        shown = self.run(self.world.look())
-        if shown is not None:
-            self._answered(number, shown, answer, {}, by_position=False)
+        assert self.pending is not None
+        self._answered(number, self.pending, answer, {}, by_position=False)
 
     def _answered(
         self,
@@ -251,6 +251,7 @@ class Machine(RuleBasedStateMachine):
     def advance_to_the_end(self, number: int) -> None:
         self.run(self.world.complete(self.driver(number)))
 
+    @precondition(busy)
     @rule(seconds=st.sampled_from([1.0, 12.0, 400.0]))
     def time_passes(self, seconds: float) -> None:
         self.run(self.loop.forward(seconds))

@@ -24,6 +24,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         super().__init__()
         self.outside = 0
         self._virtual = START
+        self._clock_resolution = 1e-4  # a float of today does not tell nanoseconds apart
 
     def time(self) -> float:
         """Virtual seconds; also seconds since the epoch, for what is injected."""

@@ -9,7 +9,7 @@ from langchain_core.messages import BaseMessage
 
 from .decisions import REPLACED, decision_message, record_decision
 from .effects import look
-from .errors import SupervisorError
+from .errors import SupervisorError, ThreadBusyError
 from .ledger import Turn
 from .pending import pending_of
 from .run import Run
@@ -52,7 +52,7 @@ async def make_way(
     if policy == "wait":
         await _wait(run, turn, snapshot, drive, nested=nested)
         return []
-    raise busy
+    raise ThreadBusyError(str(busy)) from None
 
 
 async def _waits(run: Run, turn: Turn, snapshot: Snapshot, *, nested: bool) -> bool:
@@ -100,7 +100,8 @@ async def _replace(run: Run, busy: Busy, snapshot: Snapshot) -> list[BaseMessage
                 run.ledger, turn.turn_id, state["job"]["round"], approval_id, refusal
             )
             if stands["approve"] and approval_id not in made:
-                raise busy  # Somebody approved it at this moment: the turn goes on.
+                # Somebody approved it at this moment: the turn goes on.
+                raise ThreadBusyError(str(busy)) from None
             # An approval whose turn ends before its follow-up has no effect: what the service hears is no.
             refusals.append(decision_message(state["job"], item, refusal))
     await run.ledger.end_turn(turn.turn_id)

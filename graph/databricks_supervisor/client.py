@@ -305,7 +305,7 @@ def _unsent(error: Exception, host: str) -> NotAccepted:
             f"Cannot reach {scrub(host)}: {_describe(error)}. Nothing was submitted. "
             "Check the address and the network, then send the message again."
         ),
-        again=True,
+        again="CERTIFICATE_VERIFY_FAILED" not in str(error.__cause__),
     )
 
 

@@ -69,8 +69,11 @@ __all__ = [
 ]
 
 
-class SupervisorError(Exception):
-    """Base of every error that this package raises on purpose."""
+class SupervisorError(RuntimeError):
+    """Base of every error that this package raises on purpose.
+
+    A ``RuntimeError``: of other kinds LangGraph's server shows the class and hides the message.
+    """
 
 
 class ConfigurationError(SupervisorError, ValueError):

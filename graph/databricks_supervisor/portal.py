@@ -54,11 +54,18 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
         else:
             done.set_result(task.result())
 
-    loop.call_soon_threadsafe(start)
+    def stop() -> None:
+        for task in started:
+            task.cancel()
+        if not started:  # Interrupted before it could be handed over.
+            coroutine.close()
+            done.cancel()
+
     try:
+        loop.call_soon_threadsafe(start)
         return done.result()
     except (KeyboardInterrupt, SystemExit):
-        loop.call_soon_threadsafe(lambda: [task.cancel() for task in started])
+        loop.call_soon_threadsafe(stop)
         with suppress(CancelledError):
             done.exception()
         raise

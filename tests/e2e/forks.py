@@ -82,6 +82,11 @@ class Process:
         self.signal(signal.SIGKILL)
         self.wait()
 
+    def running(self) -> bool:
+        """Whether it runs still, as far as its output tells."""
+        ready, _, _ = select.select([self._events], [], [], 0) if self._code is None else ([], [], [])
+        return bool(self._code is None and (not ready or self._read()))
+
     @property
     def alive(self) -> bool:
         """Whether it has not been seen to end."""

@@ -85,7 +85,9 @@ class ScriptedService:
     @property
     def gets(self) -> list[Request]:
         """The retrieves that arrived."""
-        return [request for request in self.requests if request.method == "GET"]
+        return [
+            request for request in self.requests if "/responses/" in request.path and request.method == "GET"
+        ]
 
     @property
     def cancelled(self) -> list[Request]:
@@ -140,11 +142,13 @@ class ScriptedService:
         return True
 
     def _next(self, method: str, path: str) -> Answer:
+        if "/responses" not in path:
+            return Answer(404, {"message": f"not part of the contract: {path}"})
         script = (
             self.retrieves if method == "GET" else self.cancels if path.endswith("/cancel") else self.creates
         )
         if not script:
-            return Answer(418, {"error": {"message": f"not in the script: {method} {path}"}})
+            return refusal(418, f"not in the script: {method} {path}")
         return script.pop(0) if len(script) > 1 else script[0]
 
 

@@ -244,8 +244,8 @@ async def test_the_client_of_the_databricks_sdk_tells_refusals_and_absence_apart
 async def test_a_login_of_the_databricks_sdk_that_fails_proves_that_nothing_was_sent(
     nobody: pytest.MonkeyPatch,
 ) -> None:
+    nobody.setattr("databricks.sdk.core.Config.authenticate", lambda self: 1 / 0)
     async with workspace(nobody, [response("queued")], [response()]) as (service, client):
-        nobody.setattr("databricks.sdk.core.Config.authenticate", lambda self: 1 / 0)
         with pytest.raises(NotAccepted) as refused:
             await created(client)
         with pytest.raises(AuthenticationError, match="ZeroDivisionError"):

@@ -72,7 +72,8 @@ def test_it_can_be_called_from_what_it_runs_through_another_thread() -> None:
         # As LangGraph runs the branches of a fan-out: in threads, in the caller's context.
         context = contextvars.copy_context()
         with ThreadPoolExecutor(1) as executor:
-            return executor.submit(context.run, run_sync, answer(42)).result()
+            found: int = executor.submit(context.run, run_sync, answer(42)).result()
+            return found
 
     assert run_sync(outer()) == 42
 
@@ -181,6 +182,27 @@ def test_ctrl_c_wins_over_how_the_section_ends() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         run_sync(section())
+
+
+def test_ctrl_c_before_anything_ran_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+
+    async def section() -> None:
+        ran.append("section")
+
+    _, loop = run_sync(where())
+    hand_over = loop.call_soon_threadsafe
+
+    def interrupted(*given: Any, **more: Any) -> Any:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_sync(section())
+    assert loop.call_soon_threadsafe == hand_over
+    assert run_sync(answer(42)) == 42
+    assert ran == []
 
 
 # ---- fork

@@ -1,0 +1,245 @@
+"""A question that needs a person and client-side functions, through as many processes as it takes."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.forks import ROOT, Event, ForkServer
+from tests.e2e.stories import Items, Store, Story
+from tests.local_supervisor_process import LocalSupervisor
+
+NewErrand = Callable[..., "Errand"]
+
+
+class ErrandForks(ForkServer):
+    """A fork server whose children run :mod:`.approvals_runner`."""
+
+    def __enter__(self) -> ErrandForks:
+        ours, theirs = socket.socketpair()
+        self._socket = ours
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.e2e.approvals_runner", str(theirs.fileno())],
+                cwd=ROOT,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        theirs.close()
+        self._ask({"do": "hello"})
+        return self
+
+
+def errand_forks(folder: Path) -> Iterator[ErrandForks]:
+    """The fork server of a module of tests."""
+    with ErrandForks(folder / "stderr.txt") as server:
+        yield server
+
+
+def errands(
+    forks: ForkServer, service: LocalSupervisor, shared_postgres: Store, folder: Path
+) -> NewErrand:
+    """Makes errands that are kept in a SQLite file of their own, or in the shared database."""
+
+    def make(store: str = "sqlite", durability: str = "sync", **behaviour: Any) -> Errand:
+        errand = Errand(forks, service, shared_postgres, durability, behaviour={"duration_s": 0.1, **behaviour})
+        errand.spec["file"] = str(folder / f"{errand.thread}.txt")
+        if store == "sqlite":
+            errand.store = Store("sqlite", str(folder / f"{errand.thread}.sqlite"))
+        return errand
+
+    return make
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A row of the ledger."""
+
+    round: int
+    kind: str
+    id: str
+    attempt: int
+    outcome: dict[str, Any] | None
+
+    @property
+    def unknown(self) -> bool:
+        """Whether it was begun and nobody recorded what became of it."""
+        return self.outcome is None
+
+
+@dataclass
+class Errand(Story):
+    """A :class:`Story` whose job asks a person, or for a function of the caller's.
+
+    Attributes:
+        decisions: What the person says, by name of the tool: yes or no.
+        repeats: What the person was asked to repeat and said, by kind.
+    """
+
+    decisions: dict[str, bool] = field(default_factory=dict)
+    repeats: dict[str, list[bool]] = field(default_factory=dict)
+    text: str = ""
+
+    @property
+    def question(self) -> str:
+        """The text that is asked."""
+        return self.text or f"Please answer {self.name}. [[local: {json.dumps(self.behaviour)}]]"
+
+    @property
+    def effects(self) -> list[Effect]:
+        """What the ledger knows, without claims that were given back."""
+        assert self.store is not None
+        rows = self.store.execute(
+            "SELECT e.round, e.kind, e.id, e.attempt, e.outcome FROM supervisor_turns t "
+            "JOIN supervisor_effects e USING (turn_id) WHERE t.thread = ? AND e.worker IS NOT NULL "
+            "ORDER BY t.seq, e.seq",
+            self.thread,
+        )
+        return [Effect(*row[:4], outcome=json.loads(row[4]) if row[4] else None) for row in rows]
+
+    def unknown(self, kind: str) -> list[Effect]:
+        """Effects of this kind of which nobody knows what became of them."""
+        return [effect for effect in self.effects if effect.kind == kind and effect.unknown]
+
+    @property
+    def lines(self) -> list[str]:
+        """What the functions wrote."""
+        file = Path(self.spec["file"])
+        return file.read_text().split() if file.exists() else []
+
+    @property
+    def jobs(self) -> list[dict[str, Any]]:
+        """The service's jobs for the question, each with its request, in the order of their creation."""
+        found = self.service.submissions(None if self.text else self.name)["jobs"]
+        return [self.service.job(job["id"]) for job in found]
+
+    @property
+    def rounds(self) -> list[int]:
+        """The round of each job."""
+        found = self.service.submissions(None if self.text else self.name)["jobs"]
+        return [job["round"] for job in found]
+
+    def answer(self, end: Event, decide: Callable[[str, dict[str, Any]], Any]) -> dict[str, Any]:
+        """A person's answer to everything that a run waits for.
+
+        Args:
+            end: The run's last word.
+            decide: Gives the decision, from the kind of the question and the action.
+        """
+        (asked,) = end["asked"]
+        value = asked["value"]
+        decisions = [decide(value["kind"], action) for action in value["action_requests"]]
+        return {"answer": {asked["id"]: {"decisions": decisions}}}
+
+    def check_story(self, end: Event) -> None:
+        """Service, ledger and thread tell one story, and each part of it once.
+
+        Every round has one job; each decision and each output is in the request of exactly one round after
+        its own; the thread holds each item once, in the order in which it came about.
+        """
+        assert end["status"] == "answered", end
+        jobs = {job["round"]: job for job in self.jobs if job["id"] in self._response_ids}
+        check_told_once(jobs, self.recorded_decisions)
+        check_thread(end["messages"], {number: self.items(job["id"]) for number, job in jobs.items()}, jobs)
+
+    @property
+    def recorded_decisions(self) -> dict[str, bool]:
+        """The decisions as the ledger has them."""
+        return {
+            effect.id: effect.outcome["approve"]
+            for effect in self.effects
+            if effect.kind == "decision" and effect.outcome is not None
+        }
+
+    @property
+    def _response_ids(self) -> set[str]:
+        return {
+            effect.outcome["response_id"]
+            for effect in self.effects
+            if effect.kind == "submit" and effect.outcome and "response_id" in effect.outcome
+        }
+
+
+def check_told_once(jobs: dict[int, dict[str, Any]], decisions: dict[str, bool]) -> None:
+    """Each decision reached the service once as such, in the follow-up of its round."""
+    told = [
+        (number, item["approval_request_id"], item["approve"])
+        for number, job in jobs.items()
+        for item in job["request"]["input"]
+        if item.get("type") == "mcp_approval_response"
+    ]
+    assert Counter(id for _, id, _ in told) == Counter(id[:64] for id in decisions)
+    assert {id: approve for _, id, approve in told} == {id[:64]: yes for id, yes in decisions.items()}
+    for number, id, _ in told:
+        assert id.startswith(f"call_r{number - 1}_")
+
+
+def check_thread(messages: Items, outputs: dict[int, Items], jobs: dict[int, dict[str, Any]]) -> None:
+    """The thread has the question, and of each round what its job put out, the decisions and the outputs."""
+    ids = [message["id"] for message in messages]
+    assert len(set(ids)) == len(ids), ids
+    assert [item.get("role") for message in messages for item in message["items"]].count("user") == 1
+    assert messages[0]["items"][0]["role"] == "user"
+    found = [brief(item) for message in messages[1:] for item in message["items"]]
+    expected = []
+    for number in sorted(jobs):
+        own = new_in(outputs[number], jobs[number]["request"]["input"])
+        expected += [brief(item) for item in own]
+        if number + 1 in jobs:
+            expected += answers_to(own, found)
+    assert found == expected
+
+
+def new_in(output: Items, sent: Items) -> Items:
+    """The output without the history that the service repeats at its head."""
+    history = [
+        item
+        for item in sent
+        if item.get("role") == "assistant" or item.get("type") in ("function_call", "function_call_output")
+    ]
+    repeated = output[: len(history)]
+    if [text_of(item) for item in repeated] == [text_of(item) for item in history]:
+        return output[len(history) :]
+    return output
+
+
+def answers_to(asked: Items, found: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """What the thread must say to each request and open call of a round, in order."""
+    done = {item["call_id"] for item in asked if item["type"] == "function_call_output"}
+    answers = []
+    for kind, key, answer in (
+        ("mcp_approval_request", "id", "mcp_approval_response"),
+        ("function_call", "call_id", "function_call_output"),
+    ):
+        for item in asked:
+            if item["type"] == kind and item[key] not in done:
+                matching = [each for each in found if each[:2] == (answer, item[key])]
+                # The service gives an output of its own for what was approved or refused, a round later.
+                assert len(matching) == 1, (item, found)
+                answers += matching
+    return answers
+
+
+def brief(item: dict[str, Any]) -> tuple[str, ...]:
+    """What makes an item what it is."""
+    key = item.get("approval_request_id") or item.get("call_id") or item.get("id") or ""
+    return (item["type"], key, text_of(item))
+
+
+def text_of(item: dict[str, Any]) -> str:
+    """What an item says."""
+    content = item.get("content")
+    if isinstance(content, list):
+        return "\n".join(part["text"] for part in content)
+    said = content or item.get("output") or item.get("arguments") or item.get("approve")
+    return said if isinstance(said, str) else json.dumps(said)

@@ -1,0 +1,294 @@
+"""Killed while a person decides or a function runs: each decision, follow-up and call happens once."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.approvals import Errand, ErrandForks, NewErrand, errand_forks, errands
+from tests.e2e.conftest import SEED
+from tests.e2e.forks import Event
+from tests.e2e.stories import Store, in_parallel
+from tests.e2e.test_kills import kill_within
+from tests.local_supervisor_process import LocalSupervisor
+
+KILLS = 20
+"""Kills in each phase, store and durability."""
+
+FUNCTIONS = ("note", "note_async", "note_failing")
+SLOW = ({"answer_delay_s": 0.3}, {"accept_delay_s": 0.3})
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of a run in which it is killed.
+
+    Attributes:
+        moments: Named moments of it; every second kill is at one of them, each with its number.
+        gate: The event after which a random wait begins, for the other kills, with its number.
+        window_s: The longest random wait.
+        answered: Whether the process that is killed brings the person's answer.
+        approvals: How many tool calls wait for a person.
+        calls: How many functions are called.
+        follow_ups: How the service takes the follow-up, one of these.
+        spec: What the process does.
+    """
+
+    moments: tuple[tuple[str, int], ...]
+    gate: tuple[str, int]
+    window_s: float
+    answered: bool
+    approvals: tuple[int, ...] = (1, 2)
+    calls: tuple[int, ...] = (0, 1)
+    follow_ups: tuple[dict[str, Any], ...] = ({},)
+    spec: dict[str, Any] = field(default_factory=dict)
+
+
+RUNNING = Phase(
+    (("tool claimed", 1), ("function begins", 1), ("function wrote", 1), ("function ends", 1)),
+    ("function begins", 1),
+    0.35,
+    answered=False,
+    approvals=(0,),
+    calls=(1, 2),
+    spec={"tool_s": 0.15},
+)
+PHASES = {
+    "a person is asked": Phase(
+        (("approve begins", 1), ("decided", 1)),
+        ("approve begins", 1),
+        0.3,
+        answered=False,
+        spec={"linger_s": 0.4},
+    ),
+    "the answer is given": Phase(
+        (
+            ("entry", 1),
+            ("approve begins", 1),
+            ("decision claimed", 1),
+            ("decision recorded", 1),
+            ("approve returns", 1),
+        ),
+        ("approve begins", 1),
+        0.05,
+        answered=True,
+    ),
+    "the follow-up is sent": Phase(
+        (("claimed", 1), ("posting", 1), ("answered", 1), ("recorded", 1), ("submit returns", 1)),
+        ("posting", 1),
+        0.35,
+        answered=True,
+        follow_ups=SLOW,
+    ),
+    "a function runs": RUNNING,
+    "a function is done": Phase(
+        (("tool recorded", 1), ("call_tools returns", 1), ("submit begins", 2)),
+        ("tool recorded", 1),
+        0.03,
+        answered=False,
+        approvals=(0,),
+        calls=(1, 2),
+    ),
+}
+STORES = [(store, durability) for store in ("sqlite", "postgres") for durability in ("sync", "inherit")]
+
+
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ErrandForks]:
+    """Starts processes whose agents have functions."""
+    yield from errand_forks(tmp_path_factory.mktemp("errand-forks"))
+
+
+@pytest.fixture
+def new_errand(
+    forks: ErrandForks, service: LocalSupervisor, shared_postgres: Store, tmp_path: Path
+) -> NewErrand:
+    """Makes errands."""
+    return errands(forks, service, shared_postgres, tmp_path)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_killed_run_sends_each_decision_once_and_runs_each_function_once(
+    phase: str, new_errand: NewErrand
+) -> None:
+    chance = random.Random(f"{SEED} errand {phase}")
+    in_parallel(
+        lambda *case: survive(new_errand(*case[:2]), phase, case[2]),
+        [(*store, chance.randrange(KILLS)) for store in STORES],
+    )
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize(("store", "durability"), STORES)
+def test_a_run_killed_at_twenty_moments_sends_each_decision_once_and_runs_each_function_once(
+    phase: str, store: str, durability: str, new_errand: NewErrand
+) -> None:
+    in_parallel(
+        lambda number: survive(new_errand(store, durability), phase, number),
+        [(number,) for number in range(KILLS)],
+    )
+
+
+def test_a_function_that_is_safe_to_repeat_is_run_again_unasked(new_errand: NewErrand) -> None:
+    chance = random.Random(f"{SEED} safe")
+    in_parallel(
+        lambda *case: repeat_unasked(new_errand(*case[:2]), case[2]),
+        [(*store, chance.randrange(KILLS)) for store in STORES],
+    )
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("store", "durability"), STORES)
+def test_a_function_that_is_safe_to_repeat_is_run_again_unasked_twenty_times(
+    store: str, durability: str, new_errand: NewErrand
+) -> None:
+    in_parallel(
+        lambda number: repeat_unasked(new_errand(store, durability), number),
+        [(number,) for number in range(KILLS)],
+    )
+
+
+@pytest.mark.parametrize("store", ["sqlite", "postgres"])
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_function_that_was_cut_off_and_is_not_to_be_repeated_is_an_error_to_the_agent(
+    function: str, store: str, new_errand: NewErrand
+) -> None:
+    errand = new_errand(store, calls=[{"name": function, "arguments": {"text": "a"}}])
+    assert errand.start(errand.again, die_at=["function wrote", 1]).wait() == -9
+    asked = errand.run(None)
+    assert [action["name"] for action in asked["asked"][0]["value"]["action_requests"]] == [function]
+    end = errand.run(answer(errand, asked, lambda kind: False))
+    assert errand.lines == ["a"]
+    assert errand.rounds == [0, 1]
+    (output,) = [item for item in errand.jobs[1]["request"]["input"] if item["type"] == "function_call_output"]
+    assert "was cut off" in output["output"]
+    assert "it was not run again (not twice)" in output["output"]
+    errand.check_story(end)
+
+
+def survive(errand: Errand, name: str, number: int) -> None:
+    """Ask, kill in the phase, resume (and kill again) until the end; check what must hold."""
+    phase = PHASES[name]
+    assert errand.store is not None
+    chance = random.Random(f"{SEED} {name} {errand.store.kind} {errand.durability} {number}")
+    texts = make_errand(errand, phase, chance)
+    kill_in(errand, phase, number, chance)
+    end = finish(errand, chance, more_kills=chance.choice((0, 0, 0, 1)))
+    check_once(errand, texts, end)
+
+
+def make_errand(errand: Errand, phase: Phase, chance: random.Random) -> list[str]:
+    """Choose what the service asks for and what the person says; gives what the functions are to write."""
+    texts = [f"text{n}" for n in range(chance.choice(phase.calls))]
+    errand.decisions = {f"tool{n}": chance.random() < 0.6 for n in range(chance.choice(phase.approvals))}
+    errand.behaviour |= {
+        "calls": [{"name": chance.choice(FUNCTIONS), "arguments": {"text": text}} for text in texts],
+        "approvals": [{"name": tool, "server_label": "mail"} for tool in errand.decisions],
+        "rounds": [{**chance.choice(phase.follow_ups), "reply": "done"}],
+    }
+    return texts
+
+
+def kill_in(errand: Errand, phase: Phase, number: int, chance: random.Random) -> None:
+    """Ask the question, and answer what it asks for, in processes of which one dies in the phase."""
+    given: Any = errand.again
+    if phase.answered:
+        given = answer(errand, errand.run(given), lambda kind: chance.random() < 0.5)
+    if number % 2 == 0:
+        run = errand.start(given, **phase.spec, die_at=phase.moments[number // 2 % len(phase.moments)])
+        if run.wait() == 0:
+            run = None  # It waits, and nothing is to be sent.
+        return
+    run = errand.start(given, **phase.spec)
+    assert run.wait_for(*phase.gate) is not None
+    time.sleep(chance.uniform(0, phase.window_s))
+    run.kill()
+
+
+def finish(errand: Errand, chance: random.Random, more_kills: int) -> Event:
+    """Resume until there is an answer, or a person gave it up."""
+    given: Any = None
+    while True:
+        unknown = {kind: errand.unknown(kind) for kind in ("submit", "tool")}
+        run = errand.start(given)
+        if more_kills:
+            more_kills -= 1
+            kill_within(run, chance.uniform(0, 0.8))
+            given = None
+            continue
+        end = run.end()
+        if end.get("error") == "NothingToResumeError":
+            given = errand.again
+        elif end["status"] == "waits":
+            kind = end["asked"][0]["value"]["kind"]
+            # Asked only where nobody knows.
+            assert kind != "repeat_submission" or unknown["submit"]
+            assert kind != "repeat_call" or unknown["tool"]
+            given = answer(errand, end, lambda _kind: chance.random() < 0.5)
+        else:
+            return end
+
+
+def answer(errand: Errand, end: Event, repeat: Any) -> dict[str, Any]:
+    """A person's answer: to an approval as the errand says, to a repeat as ``repeat(kind)`` says."""
+
+    def decide(kind: str, action: dict[str, Any]) -> dict[str, Any]:
+        if kind == "mcp_approval":
+            yes = errand.decisions[action["name"]]
+        else:
+            yes = repeat(kind)
+            errand.repeats.setdefault(kind, []).append(yes)
+        return {"type": "approve"} if yes else {"type": "reject", "message": "not twice"}
+
+    return errand.answer(end, decide)
+
+
+def check_once(errand: Errand, texts: list[str], end: Event) -> None:
+    """Nothing happened more often than a person wanted, and all of it happened."""
+    again = errand.repeats.get("repeat_submission", [])
+    rounds = Counter(errand.rounds)
+    written = Counter(errand.lines)
+    attempts = {effect.id: effect.attempt for effect in errand.effects if effect.kind == "tool"}
+    assert set(written) <= set(texts)
+    assert sum(attempts.values()) - len(attempts) <= errand.repeats.get("repeat_call", []).count(True)
+    assert sum(written.values()) <= sum(attempts.values())
+    if "repeat_call" not in errand.repeats:
+        assert all(count == 1 for count in written.values())
+    assert sum(rounds.values()) <= 2 + again.count(True)
+    if end["status"] == "error":
+        assert end["error"] == "SubmissionUnknownError"
+        assert False in again
+        return
+    assert set(rounds) == {0, 1}
+    if not again:
+        assert rounds == {0: 1, 1: 1}
+    if "repeat_call" not in errand.repeats:
+        assert written == Counter(texts)
+    assert sorted(errand.recorded_decisions.values()) == sorted(errand.decisions.values())
+    errand.check_story(end)
+
+
+def repeat_unasked(errand: Errand, number: int) -> None:
+    """Kill a run while such a function runs, and resume it."""
+    assert errand.store is not None
+    chance = random.Random(f"{SEED} safe {errand.store.kind} {errand.durability} {number}")
+    errand.behaviour |= {"calls": [{"name": "note_again", "arguments": {"text": "a"}}]}
+    kill_in(errand, RUNNING, number, chance)
+    before = errand.lines
+    cut_off = bool(errand.unknown("tool"))
+    end = errand.run(None)
+    if end.get("error") == "NothingToResumeError":
+        end = errand.run(errand.again)
+    assert errand.lines == [*before, "a"] if cut_off else ["a"]
+    assert errand.rounds == [0, 1]
+    errand.check_story(end)

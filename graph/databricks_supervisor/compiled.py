@@ -42,7 +42,7 @@ from .errors import (
 )
 from .ledgers import Ledgers
 from .portal import run_sync
-from .position import position_of, step_of, task_namespace
+from .position import placed, position_of, step_of, task_namespace
 from .run import RUN_KEY, Run, Time
 from .settings import Settings
 from .snapshot import Snapshot, snapshot_of
@@ -51,6 +51,9 @@ from .turns import Asked, Busy, Entered, Thread, checked_id, enter, first_job, r
 __all__ = ["CompiledSupervisorGraph", "Parts", "SupervisorGraph"]
 
 logger = logging.getLogger(__name__)
+
+_STORED_TRIES = 100
+_STORED_EVERY_S = 0.01
 
 GetTuple = Callable[[RunnableConfig], Awaitable[CheckpointTuple | None]]
 Drive = Callable[[], Awaitable[None]]
@@ -161,6 +164,7 @@ class CompiledSupervisorGraph(CompiledStateGraph[Any, Any, Any, Any]):
                 async for _ in chunks:
                     pass
 
+        config = self._placed(config)
         saver = self._saver(config)
         get_tuple = saver.aget_tuple if saver is not None else _no_tuple
         entry = await self._enter(input, config, context, saver, get_tuple, drive)
@@ -195,6 +199,7 @@ class CompiledSupervisorGraph(CompiledStateGraph[Any, Any, Any, Any]):
         async def get_tuple(config: RunnableConfig) -> CheckpointTuple | None:
             return await asyncio.to_thread(saver.get_tuple, config) if saver is not None else None
 
+        config = self._placed(config)
         saver = self._saver(config)
         entry = run_sync(self._enter(input, config, context, saver, get_tuple, drive))
         kwargs["durability"] = self._durability(saver, durability)
@@ -278,6 +283,9 @@ class CompiledSupervisorGraph(CompiledStateGraph[Any, Any, Any, Any]):
             if not nested:
                 return _Entry(None, handed_on, run, entered.turn.turn_id)
             handed_on = patch_configurable(handed_on, {CONFIG_KEY_RESUMING: True})
+        if saver is not None and self.sync_durability:
+            stored = replace(run, stored=lambda: where.wait_for(entered.turn.turn_id))
+            handed_on = patch_configurable(handed_on, {RUN_KEY: stored})
         given = {"messages": [*refusals, *entered.messages], "job": first_job(entered.turn.turn_id)}
         return _Entry(given, handed_on, run, entered.turn.turn_id)
 
@@ -319,6 +327,12 @@ class CompiledSupervisorGraph(CompiledStateGraph[Any, Any, Any, Any]):
                 'require_approval="never". Nothing was submitted.'
             )
 
+    def _placed(self, config: RunnableConfig | None) -> RunnableConfig:
+        given: RunnableConfig = config or {}
+        full = ensure_config(self.config, config)
+        # Nothing but the configurable: LangGraph merges the rest of the caller's config itself.
+        return {**given, CONF: placed(full)[CONF]} if CONFIG_KEY_TASK_ID in full[CONF] else given
+
     def _saver(self, config: RunnableConfig | None) -> BaseCheckpointSaver[Any] | None:
         return self._resolve_checkpointer(ensure_config(self.config, config))
 
@@ -348,8 +362,22 @@ class _Where:
         self._address: RunnableConfig = {"configurable": address}
 
     async def look(self) -> Snapshot:
-        """What its latest checkpoint says now."""
+        """What its latest checkpoint says now; or the one that the caller addressed."""
         return snapshot_of(await self._get_tuple(self._address), self._channels)
+
+    async def wait_for(self, turn_id: str) -> None:
+        """Wait until a turn's question is on disk; not for ever, as the ledger has the turn in any case.
+
+        LangGraph's ``"sync"`` waits for a checkpoint after each step, and so not for the first one, with the
+        input, before the first node runs.
+        """
+        address = {**self._address[CONF], CONFIG_KEY_CHECKPOINT_ID: None}
+        for _ in range(_STORED_TRIES):
+            job = snapshot_of(await self._get_tuple({CONF: address}), self._channels).job
+            if job is not None and job["turn_id"] == turn_id:
+                return
+            await asyncio.sleep(_STORED_EVERY_S)
+        logger.warning("event=input_not_stored_yet turn=%s", turn_id)
 
 
 async def _no_tuple(_config: RunnableConfig) -> None:

@@ -38,6 +38,10 @@ class Time:
     random: Callable[[], float] = field(default=random.random)
 
 
+async def _at_once() -> None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One run of one supervisor.
@@ -49,6 +53,7 @@ class Run:
         clients: Clients of the service.
         time: Time and chance.
         resumable: Whether a checkpointer is in force, so that an interrupt can be answered.
+        stored: Waits until the question is in a checkpoint, where that is promised.
     """
 
     settings: Settings
@@ -57,6 +62,7 @@ class Run:
     clients: Clients
     time: Time
     resumable: bool
+    stored: Callable[[], Awaitable[None]] = _at_once
 
     async def client(self) -> SupervisorClient:
         """The client of the run's identity."""

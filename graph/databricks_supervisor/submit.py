@@ -97,6 +97,8 @@ async def _submitted(run: Run, job: Job, messages: Sequence[BaseMessage]) -> Don
     while True:
         try:
             await run.client()  # Built before the claim: it can take longer than a claim lives.
+            if job["round"] == 0:
+                await run.stored()
             result = await once(
                 run.ledger, key, post, lifetime_s=settings.create_timeout_s, permit=permit, on_late=cancel
             )

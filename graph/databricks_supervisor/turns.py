@@ -155,7 +155,9 @@ async def enter(ledger: Ledger, where: Thread, asked: Asked) -> Entered:
         raise Busy(where.thread, known)
     await ledger.attach_turn(known.turn_id, where.step)
     how: Literal["again", "resume"] = "resume" if _in_state(where, known) else "again"
-    return Entered(known, how, _same_ids(asked.messages, known))
+    # Under a parent the conversation is the parent's, which has the question under the ids that it gave.
+    messages = asked.messages if where.position else _same_ids(asked.messages, known)
+    return Entered(known, how, messages)
 
 
 def first_job(turn_id: str) -> Job:

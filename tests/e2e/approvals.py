@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from tests.e2e.forks import ROOT, Event, ForkServer
 from tests.e2e.stories import Items, Store, Story
-from tests.local_supervisor_process import LocalSupervisor
+from tests.local_supervisor_process import RESPONSES, LocalSupervisor
 
 NewErrand = Callable[..., "Errand"]
 
@@ -46,13 +48,13 @@ def errand_forks(folder: Path) -> Iterator[ErrandForks]:
         yield server
 
 
-def errands(
-    forks: ForkServer, service: LocalSupervisor, shared_postgres: Store, folder: Path
-) -> NewErrand:
+def errands(forks: ForkServer, service: LocalSupervisor, shared_postgres: Store, folder: Path) -> NewErrand:
     """Makes errands that are kept in a SQLite file of their own, or in the shared database."""
 
     def make(store: str = "sqlite", durability: str = "sync", **behaviour: Any) -> Errand:
-        errand = Errand(forks, service, shared_postgres, durability, behaviour={"duration_s": 0.1, **behaviour})
+        errand = Errand(
+            forks, service, shared_postgres, durability, behaviour={"duration_s": 0.1, **behaviour}
+        )
         errand.spec["file"] = str(folder / f"{errand.thread}.txt")
         if store == "sqlite":
             errand.store = Store("sqlite", str(folder / f"{errand.thread}.sqlite"))
@@ -82,18 +84,17 @@ class Errand(Story):
     """A :class:`Story` whose job asks a person, or for a function of the caller's.
 
     Attributes:
-        decisions: What the person says, by name of the tool: yes or no.
-        repeats: What the person was asked to repeat and said, by kind.
+        said: What a person said so far, by kind of the question: ids, and yes or no.
+        opening: What the question begins with.
     """
 
-    decisions: dict[str, bool] = field(default_factory=dict)
-    repeats: dict[str, list[bool]] = field(default_factory=dict)
-    text: str = ""
+    said: dict[str, list[tuple[str, bool]]] = field(default_factory=dict)
+    opening: str = "Please answer"
 
     @property
     def question(self) -> str:
         """The text that is asked."""
-        return self.text or f"Please answer {self.name}. [[local: {json.dumps(self.behaviour)}]]"
+        return f"{self.opening} {self.name}. [[local: {json.dumps(self.behaviour)}]]"
 
     @property
     def effects(self) -> list[Effect]:
@@ -120,25 +121,25 @@ class Errand(Story):
     @property
     def jobs(self) -> list[dict[str, Any]]:
         """The service's jobs for the question, each with its request, in the order of their creation."""
-        found = self.service.submissions(None if self.text else self.name)["jobs"]
+        found = self.service.submissions(self.name)["jobs"]
         return [self.service.job(job["id"]) for job in found]
 
     @property
     def rounds(self) -> list[int]:
         """The round of each job."""
-        found = self.service.submissions(None if self.text else self.name)["jobs"]
+        found = self.service.submissions(self.name)["jobs"]
         return [job["round"] for job in found]
 
-    def answer(self, end: Event, decide: Callable[[str, dict[str, Any]], Any]) -> dict[str, Any]:
+    def answer(self, end: Event, decide: Callable[[str, str], Any]) -> dict[str, Any]:
         """A person's answer to everything that a run waits for.
 
         Args:
             end: The run's last word.
-            decide: Gives the decision, from the kind of the question and the action.
+            decide: Gives the decision, from the kind of the question and the id.
         """
         (asked,) = end["asked"]
         value = asked["value"]
-        decisions = [decide(value["kind"], action) for action in value["action_requests"]]
+        decisions = [decide(value["kind"], id) for id in value["ids"]]
         return {"answer": {asked["id"]: {"decisions": decisions}}}
 
     def check_story(self, end: Event) -> None:
@@ -150,7 +151,11 @@ class Errand(Story):
         assert end["status"] == "answered", end
         jobs = {job["round"]: job for job in self.jobs if job["id"] in self._response_ids}
         check_told_once(jobs, self.recorded_decisions)
-        check_thread(end["messages"], {number: self.items(job["id"]) for number, job in jobs.items()}, jobs)
+        check_thread(
+            end["messages"],
+            {number: output_of(self.service, job["id"]) for number, job in jobs.items()},
+            jobs,
+        )
 
     @property
     def recorded_decisions(self) -> dict[str, bool]:
@@ -168,6 +173,15 @@ class Errand(Story):
             for effect in self.effects
             if effect.kind == "submit" and effect.outcome and "response_id" in effect.outcome
         }
+
+
+def output_of(service: LocalSupervisor, response_id: str) -> Items:
+    """What the service has for a job, which is over."""
+    url = f"{service.url}{RESPONSES}/{response_id}"
+    answer = httpx.get(url, headers={"authorization": "Bearer x"}, trust_env=False, timeout=30).json()
+    assert answer["status"] == "completed"
+    found: Items = answer["output"]
+    return found
 
 
 def check_told_once(jobs: dict[int, dict[str, Any]], decisions: dict[str, bool]) -> None:

@@ -109,15 +109,14 @@ def _more_moments(spec: runner.Spec) -> None:
         if state is not None:
             runner._say("decided", by=_deciders(state.values.get("messages", [])))
         tell_end(state)
+        runner._moment("waits")
         time.sleep(spec.get("linger_s", 0.0))
 
     runner._tell_end = tell
 
 
 def _around_node(name: str) -> None:
-    runner._around(
-        runner.picture, name, before=lambda: f"{name} begins", after=lambda *_: f"{name} returns"
-    )
+    runner._around(runner.picture, name, before=lambda: f"{name} begins", after=lambda *_: f"{name} returns")
 
 
 def _deciders(messages: list[Any]) -> dict[str, str]:

@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -41,7 +41,7 @@ def drive(spec: Spec) -> None:
 
     Args:
         spec: ``store`` (kind, address), ``durability``, ``host``, ``thread``, ``input`` (None, {"ask": TEXT} or
-            {"answer": VALUE}), and optionally ``token``, ``options`` (of the graph), ``login_s``, ``die_at`` [moment, nth], ``cancel_s`` (seconds after the POST began), ``debug``.
+            {"answer": VALUE}; "look" runs nothing), and optionally ``token``, ``options`` (of the graph), ``login_s``, ``die_at`` [moment, nth], ``cancel_s`` (seconds after the POST began), ``debug``.
     """
     _prepare(spec)
     try:
@@ -94,9 +94,15 @@ async def _drive(spec: Spec) -> None:
 
 async def _stream(graph: Any, spec: Spec) -> None:
     _moment("entry")
-    async for mode, chunk in graph.astream(_input(spec), _config(spec), stream_mode=["custom", "updates"]):
+    if spec["input"] == "look":
+        return
+    modes = ["custom", "updates", "values"]
+    async for mode, chunk in graph.astream(_input(spec), _config(spec), stream_mode=modes):
         if mode == "custom":
             _say("progress", **chunk)
+            continue
+        if mode == "values":
+            _own[:] = chunk.get("messages", [])
             continue
         for node, update in chunk.items():
             for message in (update.get("messages") or []) if isinstance(update, dict) else []:
@@ -114,11 +120,15 @@ def _tell_end(state: Any) -> None:
         status="waits" if asked else "answered" if job.get("ended") and not state.next else "unfinished",
         asked=asked,
         job=job,
-        messages=[
-            {"id": message.id, "type": message.type, "items": items_from_message(message)}
-            for message in state.values.get("messages", [])
-        ],
+        messages=_shown(state.values.get("messages", [])),
+        own=_shown(_own),
     )
+
+
+def _shown(messages: Iterable[Any]) -> list[Spec]:
+    return [
+        {"id": message.id, "type": message.type, "items": items_from_message(message)} for message in messages
+    ]
 
 
 def _build(spec: Spec) -> Any:
@@ -179,6 +189,8 @@ def _sync_saver(spec: Spec) -> Iterator[Any]:
 _posting: asyncio.Event
 _die_at = ("", 0)
 _passed: dict[str, int] = {}
+_own: list[Any] = []
+"""What this run itself returned last; the thread's state may be another driver's work."""
 
 
 def _say(event: str, **more: Any) -> None:

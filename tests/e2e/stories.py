@@ -159,18 +159,22 @@ class Story:
     def check_answered(self, end: Event, *, turns: int = 1) -> None:
         """The thread holds the question once a turn, and each item of its job exactly once, in order."""
         assert end["status"] == "answered", end
-        messages = end["messages"]
+        response_id = end["job"]["response_id"]
+        self.check_messages(end["messages"], response_id, turns=turns)
+        if self.store is not None:
+            assert self.ledger() == response_id
+
+    def check_messages(self, messages: list[dict[str, Any]], response_id: str, *, turns: int = 1) -> None:
+        """They are the question once a turn, and each item of the last job exactly once, in order."""
         questions = [message for message in messages if message["type"] == "human"]
         assert len(questions) == turns, [message["id"] for message in messages]
         last = messages.index(questions[-1])
-        answer, response_id = messages[last + 1 :], end["job"]["response_id"]
+        answer = messages[last + 1 :]
         echoed = {item.get("id") for message in messages[:last] for item in message["items"]}
         expected = [item for item in self.items(response_id) if item["id"] not in echoed]
         assert len(expected) == len(self.behaviour["items"])
         assert [item for message in answer for item in message["items"]] == expected
         assert [message["id"] for message in answer] == [f"{response_id}:{n}" for n in range(len(expected))]
-        if self.store is not None:
-            assert self.ledger() == response_id
 
 
 def in_parallel(check: Callable[..., None], cases: Iterable[Case]) -> None:

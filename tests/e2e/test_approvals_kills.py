@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e.approvals import Errand, ErrandForks, NewErrand, errand_forks, errands
 from tests.e2e.conftest import SEED
-from tests.e2e.forks import Event
+from tests.e2e.forks import Event, wait_until
 from tests.e2e.stories import Store, in_parallel
 from tests.e2e.test_kills import kill_within
 from tests.local_supervisor_process import LocalSupervisor
@@ -62,7 +62,7 @@ RUNNING = Phase(
 )
 PHASES = {
     "a person is asked": Phase(
-        (("approve begins", 1), ("decided", 1)),
+        (("approve begins", 1), ("waits", 1)),
         ("approve begins", 1),
         0.3,
         answered=False,
@@ -170,10 +170,96 @@ def test_a_function_that_was_cut_off_and_is_not_to_be_repeated_is_an_error_to_th
     end = errand.run(answer(errand, asked, lambda kind: False))
     assert errand.lines == ["a"]
     assert errand.rounds == [0, 1]
-    (output,) = [item for item in errand.jobs[1]["request"]["input"] if item["type"] == "function_call_output"]
+    (output,) = [
+        item for item in errand.jobs[1]["request"]["input"] if item["type"] == "function_call_output"
+    ]
     assert "was cut off" in output["output"]
     assert "it was not run again (not twice)" in output["output"]
     errand.check_story(end)
+
+
+# ---- the demonstration's tool
+
+PUBLISHING = ("decision recorded", "approve returns", "claimed", "posting", "answered", "recorded", "polled")
+
+
+def test_the_tool_is_called_after_the_approval_only(
+    forks: ErrandForks, shared_postgres: Store, tmp_path: Path
+) -> None:
+    with LocalSupervisor(tmp_path / "service") as service:
+        errand = publishing(errands(forks, service, shared_postgres, tmp_path)("postgres"))
+        asked = errand.run(errand.again)
+        assert [action["name"] for action in asked["asked"][0]["value"]["action_requests"]] == [
+            "publish_report"
+        ]
+        assert published(service) is None
+        refused = errand.run(answer(errand, asked, lambda kind: False))
+        errand.check_story(refused)
+        assert "refused" in refused["messages"][-1]["items"][0]["content"][0]["text"]
+        assert published(service) is None
+        errand = publishing(errands(forks, service, shared_postgres, tmp_path)("sqlite"))
+        asked = errand.run(errand.again)
+        assert published(service) is None
+        end = errand.run(answer(errand, asked, lambda kind: True))
+        errand.check_story(end)
+        assert published(service) == 1
+
+
+def test_what_was_approved_once_is_published_once_although_the_run_is_killed(
+    forks: ErrandForks, shared_postgres: Store, tmp_path: Path
+) -> None:
+    chance = random.Random(f"{SEED} published")
+    with LocalSupervisor(tmp_path / "service") as service:
+        make = errands(forks, service, shared_postgres, tmp_path)
+        moments = chance.sample(PUBLISHING, 3)
+        for number, moment in enumerate(moments, 1):
+            publish_and_die(publishing(make(*chance.choice(STORES))), moment)
+            assert published(service) == number
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("store", "durability"), STORES)
+def test_what_was_approved_once_is_published_once_wherever_the_run_is_killed(
+    store: str, durability: str, forks: ErrandForks, shared_postgres: Store, tmp_path: Path
+) -> None:
+    with LocalSupervisor(tmp_path / "service") as service:
+        make = errands(forks, service, shared_postgres, tmp_path)
+        for number, moment in enumerate(PUBLISHING, 1):
+            publish_and_die(publishing(make(store, durability)), moment)
+            assert published(service) == number
+
+
+def publishing(errand: Errand) -> Errand:
+    """Let the question be one that ends with a call of the demonstration's tool."""
+    errand.opening = "Publish the sales of last quarter to #sales for"
+    return errand
+
+
+def published(service: LocalSupervisor) -> int | None:
+    """How many reports the tool has written; ``None`` without a file."""
+    file = service.directory / "published.md"
+    return file.read_text().count("# Sales by") if file.exists() else None
+
+
+def publish_and_die(errand: Errand, moment: str) -> None:
+    """Approve, die, and go on until it is published; asked whether to send it again, a person looks first."""
+    before = published(errand.service) or 0
+    given = answer(errand, errand.run(errand.again), lambda kind: True)
+    assert errand.start(given, die_at=[moment, 1]).wait() == -9
+    end = errand.run(None)
+    while end["status"] == "waits":
+        arrived = 1 in errand.rounds
+        end = errand.run(answer(errand, end, lambda kind: kind == "mcp_approval" or not arrived))
+    wait_until(lambda: (published(errand.service) or 0) > before, "a report")
+    assert errand.rounds == [0, 1]
+    if end["status"] == "answered":
+        errand.check_story(end)
+    else:
+        assert end["error"] == "SubmissionUnknownError"
+
+
+# ---- killing
 
 
 def survive(errand: Errand, name: str, number: int) -> None:
@@ -188,12 +274,13 @@ def survive(errand: Errand, name: str, number: int) -> None:
 
 
 def make_errand(errand: Errand, phase: Phase, chance: random.Random) -> list[str]:
-    """Choose what the service asks for and what the person says; gives what the functions are to write."""
+    """Choose what the service asks for; gives what the functions are to write."""
     texts = [f"text{n}" for n in range(chance.choice(phase.calls))]
-    errand.decisions = {f"tool{n}": chance.random() < 0.6 for n in range(chance.choice(phase.approvals))}
     errand.behaviour |= {
         "calls": [{"name": chance.choice(FUNCTIONS), "arguments": {"text": text}} for text in texts],
-        "approvals": [{"name": tool, "server_label": "mail"} for tool in errand.decisions],
+        "approvals": [
+            {"name": f"send{n}", "server_label": "mail"} for n in range(chance.choice(phase.approvals))
+        ],
         "rounds": [{**chance.choice(phase.follow_ups), "reply": "done"}],
     }
     return texts
@@ -206,8 +293,7 @@ def kill_in(errand: Errand, phase: Phase, number: int, chance: random.Random) ->
         given = answer(errand, errand.run(given), lambda kind: chance.random() < 0.5)
     if number % 2 == 0:
         run = errand.start(given, **phase.spec, die_at=phase.moments[number // 2 % len(phase.moments)])
-        if run.wait() == 0:
-            run = None  # It waits, and nothing is to be sent.
+        assert run.wait() == -9, run.events[-3:]
         return
     run = errand.start(given, **phase.spec)
     assert run.wait_for(*phase.gate) is not None
@@ -218,8 +304,12 @@ def kill_in(errand: Errand, phase: Phase, number: int, chance: random.Random) ->
 def finish(errand: Errand, chance: random.Random, more_kills: int) -> Event:
     """Resume until there is an answer, or a person gave it up."""
     given: Any = None
+    standing: dict[str, bool] = {}
     while True:
         unknown = {kind: errand.unknown(kind) for kind in ("submit", "tool")}
+        recorded = errand.recorded_decisions
+        assert standing.items() <= recorded.items(), "a decision was changed"
+        standing = recorded
         run = errand.start(given)
         if more_kills:
             more_kills -= 1
@@ -236,18 +326,16 @@ def finish(errand: Errand, chance: random.Random, more_kills: int) -> Event:
             assert kind != "repeat_call" or unknown["tool"]
             given = answer(errand, end, lambda _kind: chance.random() < 0.5)
         else:
+            assert standing.items() <= errand.recorded_decisions.items(), "a decision was changed"
             return end
 
 
-def answer(errand: Errand, end: Event, repeat: Any) -> dict[str, Any]:
-    """A person's answer: to an approval as the errand says, to a repeat as ``repeat(kind)`` says."""
+def answer(errand: Errand, end: Event, say: Callable[[str], bool]) -> dict[str, Any]:
+    """A person's answer; asked once more, a person may say something else."""
 
-    def decide(kind: str, action: dict[str, Any]) -> dict[str, Any]:
-        if kind == "mcp_approval":
-            yes = errand.decisions[action["name"]]
-        else:
-            yes = repeat(kind)
-            errand.repeats.setdefault(kind, []).append(yes)
+    def decide(kind: str, id: str) -> dict[str, Any]:
+        yes = say(kind)
+        errand.said.setdefault(kind, []).append((id, yes))
         return {"type": "approve"} if yes else {"type": "reject", "message": "not twice"}
 
     return errand.answer(end, decide)
@@ -255,14 +343,15 @@ def answer(errand: Errand, end: Event, repeat: Any) -> dict[str, Any]:
 
 def check_once(errand: Errand, texts: list[str], end: Event) -> None:
     """Nothing happened more often than a person wanted, and all of it happened."""
-    again = errand.repeats.get("repeat_submission", [])
+    again = [yes for _, yes in errand.said.get("repeat_submission", [])]
+    called_again = [yes for _, yes in errand.said.get("repeat_call", [])]
     rounds = Counter(errand.rounds)
     written = Counter(errand.lines)
     attempts = {effect.id: effect.attempt for effect in errand.effects if effect.kind == "tool"}
     assert set(written) <= set(texts)
-    assert sum(attempts.values()) - len(attempts) <= errand.repeats.get("repeat_call", []).count(True)
+    assert sum(attempts.values()) - len(attempts) <= called_again.count(True)
     assert sum(written.values()) <= sum(attempts.values())
-    if "repeat_call" not in errand.repeats:
+    if not called_again:
         assert all(count == 1 for count in written.values())
     assert sum(rounds.values()) <= 2 + again.count(True)
     if end["status"] == "error":
@@ -272,9 +361,11 @@ def check_once(errand: Errand, texts: list[str], end: Event) -> None:
     assert set(rounds) == {0, 1}
     if not again:
         assert rounds == {0: 1, 1: 1}
-    if "repeat_call" not in errand.repeats:
+    if not called_again:
         assert written == Counter(texts)
-    assert sorted(errand.recorded_decisions.values()) == sorted(errand.decisions.values())
+    decided = errand.recorded_decisions
+    assert len(decided) == len(errand.behaviour["approvals"])
+    assert decided.items() <= set(errand.said.get("mcp_approval", []))
     errand.check_story(end)
 
 

@@ -10,13 +10,15 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2
 import openai
+from langchain_core.runnables import RunnableConfig
+
 from databricks_supervisor import Time, create_supervisor_graph
 from databricks_supervisor.compiled import SupervisorGraph
 
@@ -344,7 +346,9 @@ class _Server:
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         method, target, _ = head[0].split(" ")
-        headers = {name.lower(): value.strip() for name, _, value in (h.partition(":") for h in head[1:] if h)}
+        headers = {
+            name.lower(): value.strip() for name, _, value in (h.partition(":") for h in head[1:] if h)
+        }
         raw = await reader.readexactly(int(headers.get("content-length", 0)))
         number, _, path = target.lstrip("/").partition("/v1")
         body = json.loads(raw) if raw else None
@@ -374,7 +378,7 @@ def question(text: str = "How much?") -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}]}
 
 
-def thread(id: str = "t") -> dict[str, Any]:
+def thread(id: str = "t") -> RunnableConfig:
     """Config of a thread."""
     return {"configurable": {"thread_id": id}}
 
@@ -382,6 +386,3 @@ def thread(id: str = "t") -> dict[str, Any]:
 def texts(state: Mapping[str, Any], kind: str | None = None) -> list[str]:
     """Texts of a state's messages; of one kind (``human``, ``ai``, ``tool``) only if one is named."""
     return [m.text for m in state["messages"] if kind is None or m.type == kind]
-
-
-Awaited = Awaitable[Any]

@@ -7,10 +7,11 @@ from typing import Any
 
 import jsonschema
 import pytest
-from databricks_supervisor.approvals import Question, answer_schema, approval_question, ask, read_answer
-from databricks_supervisor.errors import InvalidAnswerError
 from hypothesis import given
 from hypothesis import strategies as st
+
+from databricks_supervisor.approvals import Question, answer_schema, approval_question, ask, read_answer
+from databricks_supervisor.errors import InvalidAnswerError
 
 YES: dict[str, Any] = {"approve": True, "by": "person"}
 NO: dict[str, Any] = {"approve": False, "by": "person"}
@@ -33,7 +34,10 @@ GOOD: list[tuple[list[str], Any, dict[str, Any]]] = [
 ]
 
 BAD: list[tuple[list[str], Any]] = [
-    *((["a"], answer) for answer in (None, 0, 1, "", "yes", "true", "approve", "a", 1.0, [], [True], {}, b"")),
+    *(
+        (["a"], answer)
+        for answer in (None, 0, 1, "", "yes", "true", "approve", "a", 1.0, [], [True], {}, b"")
+    ),
     *((["a", "b"], answer) for answer in (True, False, [True, True], "approve")),
     (["a", "b"], {"decisions": []}),
     (["a", "b"], {"decisions": [APPROVE]}),
@@ -143,7 +147,8 @@ def is_drawn_by_agent_chat_ui(value: Any) -> bool:
     if not isinstance(requests, list) or not isinstance(configs, list) or not requests or not configs:
         return False
     return all(isinstance(r.get("name"), str) and isinstance(r.get("args"), dict) for r in requests) and all(
-        isinstance(c.get("action_name"), str) and isinstance(c.get("allowed_decisions"), list) for c in configs
+        isinstance(c.get("action_name"), str) and isinstance(c.get("allowed_decisions"), list)
+        for c in configs
     )
 
 
@@ -156,7 +161,9 @@ def test_every_kind_of_question_is_one_hitl_request(kind: Any) -> None:
     assert value["ids"] == ["a", "b"]
     assert value["server_labels"] == ["web", ""]
     assert value["response_id"] == "resp_1"
-    assert [r["name"] for r in value["action_requests"]] == [c["action_name"] for c in value["review_configs"]]
+    assert [r["name"] for r in value["action_requests"]] == [
+        c["action_name"] for c in value["review_configs"]
+    ]
     assert all(c["allowed_decisions"] == ["approve", "reject"] for c in value["review_configs"])
     assert "error" not in value
     json.dumps(value)
@@ -181,7 +188,9 @@ def test_it_says_why_the_last_answer_was_not_accepted() -> None:
     ],
 )
 def test_arguments_of_every_shape_can_be_shown(arguments: Any, args: dict[str, Any]) -> None:
-    question = approval_question({"type": "mcp_approval_request", "id": "a", "name": "f", "arguments": arguments})
+    question = approval_question(
+        {"type": "mcp_approval_request", "id": "a", "name": "f", "arguments": arguments}
+    )
     assert question.args == args
     assert is_drawn_by_agent_chat_ui(ask("mcp_approval", [question], None))
 

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from databricks_supervisor.compiled import CompiledSupervisorGraph
-from databricks_supervisor.decisions import REPLACED, record_decision
-from databricks_supervisor.errors import TurnEndedError
-from databricks_supervisor.ledger import NewTurn
-from databricks_supervisor.state import Decision
-from databricks_supervisor.turns import Busy
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command
 
+from databricks_supervisor.compiled import CompiledSupervisorGraph
+from databricks_supervisor.decisions import REPLACED, record_decision
+from databricks_supervisor.errors import ThreadBusyError, TurnEndedError
+from databricks_supervisor.ledger import NewTurn
+from databricks_supervisor.state import Decision
 from tests.library.scripted_agent import (
     Item,
     Plan,
@@ -69,7 +68,7 @@ async def test_a_rejected_message_never_reaches_the_thread() -> None:
     graph = supervisor(agent)
     async with running(agent, graph) as run:
         before = await graph.aget_state(thread())
-        with pytest.raises(Busy, match="busy with another question"):
+        with pytest.raises(ThreadBusyError, match="busy with another question"):
             await graph.ainvoke(question("What else?"), thread())
         assert (await graph.aget_state(thread())).config == before.config
         agent.release()
@@ -85,11 +84,13 @@ async def test_after_a_rejection_the_thread_resumes_as_if_nothing_had_happened(c
     graph = supervisor(agent)
     async with running(agent, graph):
         pass
-    with pytest.raises(Busy):
-        if caller == "sync":
-            await asyncio.to_thread(graph.invoke, question("What else?"), thread())
-        else:
-            await graph.ainvoke(question("What else?"), thread())
+    other = question("What else?")
+    run = graph.ainvoke(other, thread())
+    if caller == "sync":
+        run.close()
+        run = asyncio.to_thread(graph.invoke, other, thread())
+    with pytest.raises(ThreadBusyError):
+        await run
     agent.release()
     assert texts(await graph.ainvoke(None, thread())) == ANSWERED
     assert agent.jobs == 1
@@ -105,7 +106,7 @@ async def test_a_turn_that_nobody_began_is_in_nobody_s_way() -> None:
         lost, _ = await ledger.open_turn(NewTurn("lost", "t", "", None, "digest"))
         now[0] = lost.opened_at + 10
         if policy == "reject":
-            with pytest.raises(Busy):
+            with pytest.raises(ThreadBusyError):
                 await graph.ainvoke(question(), thread())
         now[0] = lost.opened_at + 61
         assert texts(await graph.ainvoke(question(), thread())) == ANSWERED
@@ -299,7 +300,7 @@ async def test_an_approval_that_was_recorded_just_before_goes_on() -> None:
     turn = await ledger.latest_turn("t", "")
     assert turn is not None
     await record_decision(ledger, turn.turn_id, 0, "a1", Decision(approve=True, by="person"))
-    with pytest.raises(Busy):
+    with pytest.raises(ThreadBusyError):
         await graph.ainvoke(question("What else?"), thread())
     await graph.ainvoke(Command(resume=False), thread())
     assert agent.decisions() == {"a1": True}
@@ -396,7 +397,7 @@ async def test_a_function_that_runs_on_after_its_answer_is_not_replaced() -> Non
     await graph.ainvoke(question(), thread())
     run = asyncio.create_task(graph.ainvoke(Command(resume="yes"), thread()))
     await until(lambda: began)
-    with pytest.raises(Busy):
+    with pytest.raises(ThreadBusyError):
         await graph.ainvoke(question("What else?"), thread())
     go.set()
     await run
@@ -418,7 +419,7 @@ async def test_under_a_parent_a_new_message_finds_the_job_running() -> None:
     graph = under_a_parent(agent)
     async with running(agent, graph):
         pass
-    with pytest.raises(Busy):
+    with pytest.raises(ThreadBusyError):
         await graph.ainvoke(question("What else?"), thread())
     assert agent.jobs == 1
 
@@ -458,8 +459,6 @@ async def test_under_a_parent_what_waits_for_a_person_is_replaced() -> None:
 
 
 # ---- what the old driver may still do
-
-Moment = Callable[[ScriptedAgent], None]
 
 
 async def test_the_old_driver_runs_no_function_and_posts_nothing_after_the_new_turn() -> None:

@@ -8,11 +8,6 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import pytest
-from databricks_supervisor import MemoryLedger
-from databricks_supervisor.call_tools import REPEATABLE
-from databricks_supervisor.compiled import CompiledSupervisorGraph
-from databricks_supervisor.errors import CallUnknownError, ConfigurationError
-from databricks_supervisor.ledger import EffectKey
 from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.tools import InjectedToolCallId, tool
 from langgraph.checkpoint.memory import InMemorySaver
@@ -21,6 +16,11 @@ from langgraph.prebuilt import InjectedState, InjectedStore
 from langgraph.store.memory import InMemoryStore
 from langgraph.types import Command, interrupt
 
+from databricks_supervisor import MemoryLedger
+from databricks_supervisor.call_tools import REPEATABLE
+from databricks_supervisor.compiled import CompiledSupervisorGraph
+from databricks_supervisor.errors import CallUnknownError, ConfigurationError
+from databricks_supervisor.ledger import EffectKey
 from tests.library.scripted_agent import (
     Item,
     ScriptedAgent,
@@ -32,6 +32,7 @@ from tests.library.scripted_agent import (
     question,
     texts,
     thread,
+    until,
 )
 
 DEAD = "another-host/1/1"
@@ -456,8 +457,7 @@ async def test_two_drivers_of_one_thread_run_a_function_once() -> None:
     agent = ScriptedAgent(first_asks(call("c1", "slow")))
     graph = agent.graph(tools=[slow]).compile(checkpointer=InMemorySaver())
     drivers = [asyncio.create_task(graph.ainvoke(question(), thread())) for _ in range(3)]
-    while not ran:
-        await asyncio.sleep(0.002)
+    await until(lambda: ran)
     await asyncio.sleep(0.05)
     go.set()
     states = await asyncio.gather(*drivers)
@@ -494,7 +494,9 @@ async def test_a_call_that_was_cut_off_is_asked_about_before_anything_runs(
     assert agent.outputs() == {"c1": "3", "c2": "7"}
 
 
-async def test_a_call_that_is_not_to_be_repeated_is_told_to_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_call_that_is_not_to_be_repeated_is_told_to_the_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     ran: list[Any] = []
     agent = ScriptedAgent(first_asks(call("c1", "add", {"a": 1, "b": 2})))
     graph = await stopped_before_tools(agent, tools=[add_tool(ran)])
@@ -586,8 +588,7 @@ async def test_a_function_cut_off_after_its_answer_is_asked_about_and_not_repeat
     await graph.ainvoke(question(), thread())
     monkeypatch.setattr("databricks_supervisor.effects.this_worker", lambda: DEAD)
     killed = asyncio.create_task(graph.ainvoke(Command(resume=True), thread()))
-    while not began:
-        await asyncio.sleep(0.002)
+    await until(lambda: began)
     monkeypatch.undo()
     monkeypatch.setattr("databricks_supervisor.effects.is_dead", lambda worker: worker == DEAD)
     state = await agent.graph(tools=[pay]).compile(checkpointer=saver).ainvoke(None, thread())

@@ -34,8 +34,8 @@ BODY = {"model": "m", "input": [], "background": True, "stream": False}
 LONG_ID = "resp_" + "x" * 186
 
 
-async def create(service: ScriptedService, client: Any = None, timeout_s: float = 5.0) -> Reply:
-    client = SupervisorClient(client or service.client())
+async def create(service: ScriptedService, sdk: Any = None, timeout_s: float = 5.0) -> Reply:
+    client = SupervisorClient(sdk or service.client())
     return await client.create(BODY, idempotency_key="key", timeout_s=timeout_s)
 
 

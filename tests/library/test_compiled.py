@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.messages import AIMessage, HumanMessage, RemoveMessage
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.types import Command
+from typing_extensions import TypedDict
+
 from databricks_supervisor import SupervisorContext
 from databricks_supervisor.compiled import CompiledSupervisorGraph
 from databricks_supervisor.errors import (
@@ -20,20 +27,13 @@ from databricks_supervisor.errors import (
     NothingToResumeError,
     TurnMismatchError,
 )
-from langchain_core.messages import AIMessage, HumanMessage, RemoveMessage
-from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.checkpoint.sqlite import SqliteSaver
-from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
-from langgraph.graph import END, START, MessagesState, StateGraph
-from langgraph.types import Command
-from typing_extensions import TypedDict
-
 from tests.library.scripted_agent import (
     Plan,
     ScriptedAgent,
     answer,
     approval,
     first_asks,
+    instant,
     message,
     question,
     texts,
@@ -50,8 +50,6 @@ def supervisor(agent: ScriptedAgent, **settings: Any) -> CompiledSupervisorGraph
 
 
 # ---- every way to call it
-
-Call = Callable[[CompiledSupervisorGraph], Any]
 
 
 async def by_astream(graph: CompiledSupervisorGraph) -> Any:
@@ -366,18 +364,12 @@ async def test_a_run_that_ended_before_its_first_checkpoint_does_not_wedge_the_t
     """The turn is in the ledger and nothing is in the state: LangGraph refused, or the process died."""
     agent = ScriptedAgent()
     now = [1_000.0]
-    graph = supervisor(agent, time=_time(lambda: now[0]))
+    graph = supervisor(agent, time=instant(lambda: now[0]))
     with pytest.raises(ValueError, match="recursion_limit"):
         await graph.ainvoke(question("Lost"), {**thread(), "recursion_limit": 0})
     assert agent.jobs == 0
     now[0] = 9_000_000_000.0
     assert texts(await graph.ainvoke(question(), thread())) == ANSWERED
-
-
-def _time(now: Callable[[], float]) -> Any:
-    from tests.library.scripted_agent import instant
-
-    return instant(now)
 
 
 # ---- deleting a thread
@@ -507,7 +499,9 @@ async def test_a_context_overrides_what_the_graph_was_built_with() -> None:
     agent = ScriptedAgent()
     graph = supervisor(agent, instructions="Be brief.")
     await graph.ainvoke(question(), thread("a"), context={"model": "other"})
-    await graph.ainvoke(question(), thread("b"), context=SupervisorContext(model="third", instructions="Rhyme."))
+    await graph.ainvoke(
+        question(), thread("b"), context=SupervisorContext(model="third", instructions="Rhyme.")
+    )
     await asyncio.to_thread(graph.invoke, question(), thread("c"), context={"model": "fourth"})
     await graph.ainvoke(question(), thread("d"))
     assert [(b["model"], b["instructions"]) for b in agent.bodies] == [
@@ -535,7 +529,9 @@ async def test_a_context_overrides_what_the_graph_was_built_with() -> None:
     ],
     ids=repr,
 )
-async def test_a_context_that_cannot_work_is_refused_before_anything_is_sent(context: Any, where: str) -> None:
+async def test_a_context_that_cannot_work_is_refused_before_anything_is_sent(
+    context: Any, where: str
+) -> None:
     agent = ScriptedAgent()
     graph = supervisor(agent)
     with pytest.raises(ConfigurationError, match=where):
@@ -598,7 +594,11 @@ async def test_nothing_that_a_run_hands_on_reaches_a_checkpoint(tmp_path: Path) 
         await (await graph.parts.ledgers.of(saver)).aclose()
         metadata = [checkpoint.metadata async for checkpoint in saver.alist(thread())]
     assert all("supervisor_run" not in json.dumps(entry, default=str) for entry in metadata)
-    assert b"sk-very-secret-key" not in b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    assert b"sk-very-secret-key" not in everything_in(tmp_path)
+
+
+def everything_in(folder: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in folder.iterdir())
 
 
 async def test_a_context_of_the_parent_s_own_is_not_taken_for_ours() -> None:

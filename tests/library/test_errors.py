@@ -7,7 +7,7 @@ import pickle
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import databricks_supervisor
@@ -115,6 +115,7 @@ AROUND = st.text(max_size=20).map(lambda text: text + " ") | st.sampled_from(
 
 
 @pytest.mark.parametrize("kind", CREDENTIALS)
+@settings(deadline=None)
 @given(data=st.data())
 def test_no_credential_is_left_in_any_text(kind: str, data: st.DataObject) -> None:
     text, secret = data.draw(CREDENTIALS[kind])
@@ -125,6 +126,7 @@ def test_no_credential_is_left_in_any_text(kind: str, data: st.DataObject) -> No
     assert secret not in scrub(before + text + after).replace(before, "", 1)
 
 
+@settings(deadline=None)
 @given(
     secret=st.text(min_size=4, max_size=40).filter(lambda text: not text.isspace()),
     scheme=st.sampled_from(["", "Bearer ", "Basic ", "Token "]),
@@ -140,6 +142,7 @@ def test_a_known_secret_is_taken_out_whatever_it_looks_like(
     assert secret not in scrub(f"{before}{secret}{after}", f"{scheme}{secret}")
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_scrubbing_twice_is_scrubbing_once(text: str) -> None:
     assert scrub(scrub(text)) == scrub(text)

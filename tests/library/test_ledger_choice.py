@@ -10,8 +10,6 @@ from typing import Any
 import aiosqlite
 import psycopg
 import pytest
-from databricks_supervisor import MemoryLedger, SqlLedger
-from databricks_supervisor.ledgers import DEFAULT_FILE, Ledgers, _of_memory
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.postgres import PostgresSaver
@@ -20,17 +18,21 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from psycopg_pool import AsyncConnectionPool
 
+from databricks_supervisor import MemoryLedger, SqlLedger
+from databricks_supervisor.ledgers import DEFAULT_FILE, Ledgers, _of_memory
 from tests.library.scripted_agent import ScriptedAgent, question, texts, thread
 
 
-async def test_in_memory_checkpoints_get_a_ledger_in_memory_though_another_one_was_given() -> None:
-    given = SqlLedger("sqlite:///never.sqlite")
+async def test_in_memory_checkpoints_get_a_ledger_in_memory_though_another_one_was_given(
+    tmp_path: Path,
+) -> None:
+    given = SqlLedger(f"sqlite:///{tmp_path}/never.sqlite")
     saver = InMemorySaver()
     ledger = await Ledgers(given).of(saver)
     assert isinstance(ledger, MemoryLedger)
     assert await Ledgers(None).of(saver) is ledger
     assert await Ledgers(None).of(InMemorySaver()) is not ledger
-    assert not Path("never.sqlite").exists()
+    assert not any(tmp_path.iterdir())
 
 
 async def test_a_copy_of_an_in_memory_checkpointer_has_the_same_ledger() -> None:
@@ -120,7 +122,9 @@ class OtherSaver(BaseCheckpointSaver[Any]):
     pass
 
 
-async def test_checkpoints_of_another_kind_get_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_checkpoints_of_another_kind_get_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     ledgers = Ledgers(None)
     ledger = await ledgers.of(OtherSaver())
@@ -142,7 +146,9 @@ async def test_a_checkpointer_of_ones_own_that_derives_from_sqlite_is_beside_it(
 
 
 @pytest.mark.parametrize("kind", ["connection", "pool"])
-async def test_beside_checkpoints_in_postgres_it_is_in_the_same_database(kind: str, postgres_url: str) -> None:
+async def test_beside_checkpoints_in_postgres_it_is_in_the_same_database(
+    kind: str, postgres_url: str
+) -> None:
     agent = ScriptedAgent()
     if kind == "connection":
         async with AsyncPostgresSaver.from_conn_string(postgres_url) as saver:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from databricks_supervisor.errors import ConfigurationError
@@ -20,16 +20,19 @@ rules = st.sampled_from(["always", "never"]) | st.fixed_dictionaries(
 policies = rules | st.dictionaries(st.sampled_from(["web", "mail", "*"]), rules, min_size=1)
 
 
+@settings(deadline=None)
 @given(policies)
 def test_a_well_formed_policy_is_accepted(policy: Any) -> None:
     check_policy(policy)
 
 
+@settings(deadline=None)
 @given(policies, labels, names)
 def test_every_well_formed_policy_decides_every_call(policy: Any, label: str, name: str) -> None:
     assert needs_person(policy, label, name) in (True, False)
 
 
+@settings(deadline=None)
 @given(labels, names)
 def test_the_two_words_decide_everything(label: str, name: str) -> None:
     assert needs_person("always", label, name)

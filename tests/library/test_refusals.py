@@ -11,7 +11,7 @@ import httpx
 import httpx2
 import openai
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from databricks_supervisor.refusals import explain, is_unsent, read_refusal
@@ -58,6 +58,7 @@ def test_the_sdk_hands_on_the_inner_error_alone() -> None:
     assert read_refusal(answered({"error": inner}), inner).text == "bad: No such model."
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200), st.sampled_from([400, 404, 500, 599]))
 def test_any_bytes_are_read(body: bytes, status: int) -> None:
     refusal = read_refusal(answered(body, status), None)
@@ -65,6 +66,7 @@ def test_any_bytes_are_read(body: bytes, status: int) -> None:
     assert refusal.text.endswith((".", "!", "?"))
 
 
+@settings(deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=5),

@@ -6,11 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+
 from databricks_supervisor.errors import InvalidInputError, TurnMismatchError
 from databricks_supervisor.ledger import EffectKey, MemoryLedger, Turn
 from databricks_supervisor.state import Job
 from databricks_supervisor.turns import Asked, Busy, Entered, Thread, enter, first_job, read_question
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
 TOP = Thread(thread="t", position="", step=None, job=None, forked=False, identity=None)
 UNDER = replace(TOP, position="ask#3", step=7)
@@ -63,7 +64,8 @@ async def test_the_same_question_joins_the_open_turn(where: Thread, known: bool,
     again = await enter(ledger, replace(where, job=job_of(first.turn) if known else None), ask())
     assert again.turn.turn_id == first.turn.turn_id
     assert again.how == how
-    assert [m.id for m in again.messages] == [m.id for m in first.messages]
+    same_ids = [m.id for m in again.messages] == [m.id for m in first.messages]
+    assert same_ids is (where is TOP)  # Under a parent, the parent's ids stand.
 
 
 async def test_another_question_finds_the_thread_busy() -> None:

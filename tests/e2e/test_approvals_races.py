@@ -1,0 +1,340 @@
+"""Approvals that take their time, that several people give, and that nobody gives."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.e2e.approvals import Errand, ErrandForks, NewErrand, errand_forks, errands
+from tests.e2e.conftest import SEED
+from tests.e2e.forks import Event, Process
+from tests.e2e.stories import Store, in_parallel
+from tests.local_supervisor_process import LocalSupervisor
+
+RACES = 20
+STORES = ("sqlite", "postgres")
+WEEK_S = 7 * 24 * 3600.0
+SEND = {"name": "send", "server_label": "mail", "arguments": {"to": "all"}}
+THREE = [{"name": f"send{n}", "server_label": "mail", "arguments": {"n": n}} for n in range(3)]
+
+
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ErrandForks]:
+    """Starts processes whose agents have functions."""
+    yield from errand_forks(tmp_path_factory.mktemp("errand-forks"))
+
+
+@pytest.fixture
+def new_errand(
+    forks: ErrandForks, service: LocalSupervisor, shared_postgres: Store, tmp_path: Any
+) -> NewErrand:
+    """Makes errands."""
+    return errands(forks, service, shared_postgres, tmp_path)
+
+
+# ---- a week later
+
+
+@pytest.mark.parametrize("approve", [True, False])
+def test_an_approval_is_answered_a_week_later_by_another_process(
+    approve: bool, new_errand: NewErrand
+) -> None:
+    errand = new_errand("postgres", approvals=[SEND])
+    asked = errand.run(errand.again)
+    polls = errand.polls
+    again = errand.run(None, later_s=WEEK_S)
+    assert again["asked"] == asked["asked"]
+    end = errand.run(everything(asked, approve), later_s=WEEK_S + 60)
+    assert errand.rounds == [0, 1]
+    assert sum(job["polls"] for job in errand.jobs if job["round"] == 0) == polls
+    assert list(errand.recorded_decisions.values()) == [approve]
+    assert end["job"]["submitted_at"] - asked["job"]["submitted_at"] > WEEK_S
+    errand.check_story(end)
+
+
+def test_a_function_that_was_cut_off_a_week_ago_is_asked_about_before_it_runs_again(
+    new_errand: NewErrand,
+) -> None:
+    errand = new_errand("postgres", calls=[{"name": "note", "arguments": {"text": "a"}}])
+    assert errand.start(errand.again, die_at=["function wrote", 1]).wait() == -9
+    asked = errand.run(None, later_s=WEEK_S)
+    assert asked["asked"][0]["value"]["kind"] == "repeat_call"
+    assert errand.lines == ["a"]
+    end = errand.run(everything(asked, True), later_s=2 * WEEK_S)
+    assert errand.lines == ["a", "a"]
+    errand.check_story(end)
+
+
+# ---- at the same moment
+
+
+def test_two_approvals_at_the_same_moment_are_one_follow_up(new_errand: NewErrand) -> None:
+    in_parallel(
+        lambda *case: decide_at_once(new_errand(*case[:2]), (True, True), case[2]),
+        [(store, durability, 0) for store in STORES for durability in ("sync", "inherit")],
+    )
+
+
+def test_of_an_approval_and_a_denial_at_the_same_moment_one_stands(new_errand: NewErrand) -> None:
+    in_parallel(
+        lambda *case: decide_at_once(new_errand(*case[:2]), (True, False), case[2]),
+        [(store, durability, 0) for store in STORES for durability in ("sync", "inherit")],
+    )
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("answers", [(True, True), (True, False)])
+@pytest.mark.parametrize("store", STORES)
+def test_answers_at_the_same_moment_are_one_decision_and_one_follow_up_twenty_times(
+    store: str, answers: tuple[bool, bool], new_errand: NewErrand
+) -> None:
+    in_parallel(
+        lambda number: decide_at_once(new_errand(store, ("sync", "inherit")[number % 2]), answers, number),
+        [(number,) for number in range(RACES)],
+    )
+
+
+def decide_at_once(errand: Errand, answers: tuple[bool, bool], number: int) -> None:
+    """Two processes answer at the same moment; what stands is what everybody is told."""
+    chance = random.Random(f"{SEED} {errand.durability} {answers} {number}")
+    errand.behaviour |= {"approvals": [SEND], "rounds": [{"answer_delay_s": chance.choice((0.0, 0.2))}]}
+    asked = errand.run(errand.again)
+    runs = [errand.start(everything(asked, approve), held=True) for approve in answers]
+    for run in chance.sample(runs, 2):
+        run.go()
+    ends = [run.end() for run in runs]
+    assert errand.rounds == [0, 1]
+    ((_, stands),) = errand.recorded_decisions.items()
+    assert stands in answers
+    assert [end["status"] for end in ends] == ["answered", "answered"], ends
+    for run, gave in zip(runs, answers, strict=True):
+        if decided(run):
+            assert conflicts(run) == ([] if gave == stands else [said(stands)])
+        else:
+            assert gave != stands or answers[0] == answers[1]
+    assert any(decided(run) for run in runs)
+    end = errand.run(None)
+    errand.check_story(end)
+    assert errand.rounds == [0, 1]
+
+
+def test_a_bare_yes_that_two_processes_give_at_once_does_not_answer_what_comes_next(
+    new_errand: NewErrand,
+) -> None:
+    in_parallel(
+        lambda *case: say_yes_at_once(new_errand(*case)),
+        [(store, durability) for store in STORES for durability in ("sync", "inherit")],
+    )
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("store", STORES)
+def test_a_bare_yes_that_two_processes_give_at_once_does_not_answer_what_comes_next_twenty_times(
+    store: str, new_errand: NewErrand
+) -> None:
+    in_parallel(
+        lambda number: say_yes_at_once(new_errand(store, ("sync", "inherit")[number % 2])),
+        [(number,) for number in range(RACES)],
+    )
+
+
+def say_yes_at_once(errand: Errand) -> None:
+    errand.behaviour |= {"approvals": [SEND], "rounds": [{"approvals": [{**SEND, "name": "delete"}]}]}
+    asked = errand.run(errand.again)
+    runs = [errand.start({"answer": True}, held=True) for _ in range(2)]
+    for run in runs:
+        run.go()
+    ends = [run.end() for run in runs]
+    assert [end["status"] for end in ends] == ["waits", "waits"]
+    assert errand.recorded_decisions == {asked["asked"][0]["value"]["ids"][0]: True}
+    assert errand.rounds == [0, 1]
+    end = errand.run(None)
+    assert [action["name"] for action in end["asked"][0]["value"]["action_requests"]] == ["delete"]
+    end = errand.run(everything(end, False))
+    assert errand.rounds == [0, 1, 2]
+    errand.check_story(end)
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_an_answer_that_comes_while_nothing_is_asked_is_no_answer_to_what_is_asked_later(
+    store: str, new_errand: NewErrand
+) -> None:
+    errand = new_errand(store, approvals=[SEND], duration_s=1.0)
+    assert errand.start(errand.again, die_at=["polled", 1]).wait() == -9
+    end = errand.run({"answer": {"decisions": [{"type": "approve"}]}})
+    assert end["status"] == "waits"
+    assert errand.recorded_decisions == {}
+    assert errand.rounds == [0]
+
+
+# ---- in part
+
+
+def test_three_approvals_answered_by_two_processes_are_one_follow_up(new_errand: NewErrand) -> None:
+    in_parallel(
+        lambda *case: answer_in_part(new_errand(*case)),
+        [(store, durability) for store in STORES for durability in ("sync", "inherit")],
+    )
+
+
+def answer_in_part(errand: Errand) -> None:
+    """One answer today, two by somebody else, two more wrong ones in between."""
+    errand.behaviour |= {"approvals": THREE}
+    asked = errand.run(errand.again)
+    first, second, third = asked["asked"][0]["value"]["ids"]
+    rest = errand.run(resume(asked, {second: False}))
+    assert rest["asked"][0]["value"]["ids"] == [first, third]
+    assert errand.rounds == [0]
+    assert errand.recorded_decisions == {second: False}
+    stale = errand.run(resume(rest, {first: True, second: True}))
+    assert "Not pending" in stale["asked"][0]["value"]["error"]
+    assert stale["asked"][0]["value"]["ids"] == [first, third]
+    assert errand.recorded_decisions == {second: False}
+    assert errand.rounds == [0]
+    end = errand.run(resume(stale, {first: True, third: {"type": "reject", "message": "no"}}))
+    assert errand.rounds == [0, 1]
+    assert errand.recorded_decisions == {first: True, second: False, third: False}
+    errand.check_story(end)
+
+
+WRONG: dict[str, Any] = {
+    "an unknown id": {"call_r9_unknown": True},
+    "an unknown id beside a known one": {"FIRST": True, "call_r9_unknown": True},
+    "too few decisions": {"decisions": [{"type": "approve"}]},
+    "too many decisions": {"decisions": [{"type": "approve"}] * 4},
+    "a bare yes to three": True,
+    "a word": "yes",
+    "a number": 1,
+    "nothing": {},
+    "an unknown kind of decision": {"FIRST": {"type": "approved"}},
+    "an edit": {"FIRST": {"type": "edit", "edited_action": {"name": "send0", "args": {"n": 9}}}},
+    "a decision with more in it": {"FIRST": {"type": "approve", "args": {"n": 9}}},
+    "one of three is malformed": {"decisions": [{"type": "approve"}, {"type": "approve"}, "approve"]},
+    "the text of a decision": {"FIRST": "true"},
+}
+
+
+def test_an_answer_that_is_not_understood_approves_nothing_and_says_why(new_errand: NewErrand) -> None:
+    in_parallel(
+        lambda store, name: answer_wrongly(new_errand(store), name),
+        [(STORES[number % 2], name) for number, name in enumerate(WRONG)],
+    )
+
+
+def answer_wrongly(errand: Errand, name: str) -> None:
+    errand.behaviour |= {"approvals": THREE}
+    asked = errand.run(errand.again)
+    ids = asked["asked"][0]["value"]["ids"]
+    wrong = WRONG[name]
+    if isinstance(wrong, dict):
+        wrong = {ids[0] if key == "FIRST" else key: value for key, value in wrong.items()}
+    refused = errand.run(resume(asked, wrong))
+    assert refused["status"] == "waits"
+    assert refused["asked"][0]["value"]["ids"] == ids
+    assert "Nothing was approved" in refused["asked"][0]["value"]["error"]
+    assert errand.recorded_decisions == {}
+    assert errand.rounds == [0]
+    end = errand.run(everything(refused, True))
+    assert errand.rounds == [0, 1]
+    errand.check_story(end)
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_an_answer_that_comes_again_after_the_turn_went_on_approves_nothing_else(
+    store: str, new_errand: NewErrand
+) -> None:
+    errand = new_errand(store, approvals=[SEND], rounds=[{"approvals": [{**SEND, "name": "delete"}]}])
+    asked = errand.run(errand.again)
+    (first,) = asked["asked"][0]["value"]["ids"]
+    second = errand.run(resume(asked, {first: True}))
+    again = errand.run(resume(asked, {first: True}))
+    by_id = errand.run(resume(second, {first: True}))
+    assert second["asked"] == again["asked"]
+    assert "Not pending" in by_id["asked"][0]["value"]["error"]
+    assert errand.recorded_decisions == {first: True}
+    assert errand.rounds == [0, 1]
+
+
+# ---- by policy
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_what_the_policy_allows_is_decided_without_asking_and_recorded_as_such(
+    store: str, new_errand: NewErrand
+) -> None:
+    errand = new_errand(store, approvals=[{**SEND, "name": "search"}, {**SEND, "name": "look"}])
+    errand.spec["options"] = {"require_approval": {"never": {"tool_names": ["search", "look"]}}}
+    run = errand.start(errand.again)
+    end = run.end()
+    assert errand.rounds == [0, 1]
+    assert set(deciders(run).values()) == {"policy"}
+    assert [outcome(effect) for effect in errand.effects if effect.kind == "decision"] == [
+        {"approve": True, "by": "policy"}
+    ] * 2
+    errand.check_story(end)
+
+
+@pytest.mark.parametrize("killed_at", ["decision claimed", "decision recorded", "approve returns"])
+def test_only_what_the_policy_does_not_allow_is_asked_also_after_a_kill(
+    killed_at: str, new_errand: NewErrand
+) -> None:
+    errand = new_errand("sqlite", approvals=[{**SEND, "name": "search"}, SEND])
+    errand.spec["options"] = {"require_approval": {"mail": {"never": {"tool_names": ["search"]}}}}
+    assert errand.start(errand.again, die_at=[killed_at, 1]).wait() == -9
+    asked = errand.run(None)
+    assert [action["name"] for action in asked["asked"][0]["value"]["action_requests"]] == ["send"]
+    assert errand.rounds == [0]
+    run = errand.start(everything(asked, False))
+    end = run.end()
+    assert sorted(deciders(run).values()) == ["person", "policy"]
+    assert sorted(outcome(e)["by"] for e in errand.effects if e.kind == "decision") == ["person", "policy"]
+    assert errand.rounds == [0, 1]
+    errand.check_story(end)
+
+
+# ---- helpers
+
+
+def everything(asked: Event, approve: bool) -> dict[str, Any]:
+    """The same answer to everything that is asked."""
+    decision = {"type": "approve"} if approve else {"type": "reject", "message": "no"}
+    return resume(asked, {id: decision for id in asked["asked"][0]["value"]["ids"]})
+
+
+def resume(asked: Event, answer: Any) -> dict[str, Any]:
+    """The input that answers this interrupt."""
+    return {"answer": {asked["asked"][0]["id"]: answer}}
+
+
+def decided(run: Process) -> bool:
+    """Whether the process came to decide."""
+    return any(event.get("name") == "approve returns" for event in run.events)
+
+
+def conflicts(run: Process) -> list[str]:
+    """What the process was told about decisions that were not applied."""
+    return [event["stands"] for event in run.events if event.get("type") == "supervisor.decision_conflict"]
+
+
+def said(approve: bool) -> str:
+    return "approved" if approve else "refused"
+
+
+def deciders(run: Process) -> dict[str, str]:
+    """Who decided, by the id of the approval, as the thread has it."""
+    event = run.wait_for("decided")
+    assert event is not None
+    found: dict[str, str] = event["by"]
+    return found
+
+
+def outcome(effect: Any) -> dict[str, Any]:
+    """What was recorded."""
+    assert effect.outcome is not None
+    found: dict[str, Any] = effect.outcome
+    return found

@@ -19,7 +19,7 @@ from databricks_supervisor import SqlLedger
 from .app_graph import build_graph
 from .backend import find_backend
 from .settings import load_settings
-from .storage import open_saver
+from .storage import open_storage
 
 if TYPE_CHECKING:
     from databricks_supervisor.compiled import SupervisorGraph
@@ -37,7 +37,15 @@ def _build() -> SupervisorGraph:
 @asynccontextmanager
 async def checkpointer() -> AsyncIterator[BaseCheckpointSaver[Any]]:
     """The checkpoints, in the database of SUPERVISOR_STATE_URL."""
-    async with open_saver(_settings.state_url) as saver:
+    async with open_storage(_settings.state_url) as storage:
+        saver, delete = storage.saver, storage.saver.adelete_thread
+
+        async def delete_both(thread_id: str) -> None:
+            # LangGraph's server knows the checkpoints alone; a ledger that outlives them repeats old answers.
+            await storage.ledger.delete_thread(thread_id)
+            await delete(thread_id)
+
+        saver.adelete_thread = delete_both  # type: ignore[method-assign]
         yield saver
 
 

@@ -10,7 +10,7 @@ from langgraph.config import get_stream_writer
 from langgraph.types import interrupt
 
 from .approvals import answer_schema, approval_question, ask, read_answer
-from .decisions import decide, decision_message
+from .decisions import decide, decision_message, recorded_decisions
 from .errors import InvalidAnswerError
 from .items import Item
 from .pending import follow_up, pending_of
@@ -25,7 +25,8 @@ async def approve(state: SupervisorState, config: RunnableConfig) -> dict[str, A
     """Decide on what is pending: by policy where it says so, by one interrupt for all of the rest.
 
     One pass asks once. What is answered goes to the state and the node loops by an edge, until nothing is
-    open; then the decisions become messages, and the turn goes on.
+    open; then the decisions become messages, and the turn goes on. What others decide meanwhile is in the
+    ledger alone: whoever records last finds all of it.
     """
     run, job = run_of(config), state["job"]
     pending = pending_of(state, run)
@@ -46,7 +47,8 @@ async def approve(state: SupervisorState, config: RunnableConfig) -> dict[str, A
         except InvalidAnswerError as error:
             return {"job": {**job, "complaint": str(error)}}
     standing = await decide(run, job, answers, get_stream_writer())
-    decided: Job = {**job, "decisions": {**made, **standing}, "complaint": None}
+    others = await recorded_decisions(run.ledger, job["turn_id"], job["round"])
+    decided: Job = {**job, "decisions": {**made, **others, **standing}, "complaint": None}
     if any(item["id"] not in decided["decisions"] for item in pending.approvals):
         return {"job": decided}
     messages = [

@@ -40,9 +40,9 @@ async def make_way(
         ThreadBusyError: The new message has to wait.
     """
     turn, policy = busy.turn, run.settings.on_busy
-    if not nested and not snapshot.has(turn.turn_id) and await _never_began(run, turn):
+    if not nested and not snapshot.has(turn.turn_id) and await _is_gone(run, turn):
         await run.ledger.end_turn(turn.turn_id)
-        logger.warning("event=turn_never_began thread=%s turn=%s", run.thread, turn.turn_id)
+        logger.warning("event=turn_gone thread=%s turn=%s", run.thread, turn.turn_id)
         return []
     if await _waits(run, turn, snapshot, nested=nested):
         return await _replace(run, busy, snapshot)
@@ -82,10 +82,14 @@ async def _acts(run: Run, turn: Turn) -> bool:
     return False
 
 
-async def _never_began(run: Run, turn: Turn) -> bool:
-    """Whether the run that opened the turn is gone: it has done nothing, and is not about to."""
-    age = run.time.now() - turn.opened_at
-    return age > LONGEST_START_S and not await run.ledger.effects(turn.turn_id)
+async def _is_gone(run: Run, turn: Turn) -> bool:
+    """Whether a turn that the state lacks is nobody's any more: its run died before it wrote a checkpoint.
+
+    Only its own question could go on with it, and the ledger does not have that.
+    """
+    effects = await run.ledger.effects(turn.turn_id)
+    latest = max([turn.opened_at, *(effect.claimed_at for effect in effects)])
+    return run.time.now() - latest > LONGEST_START_S and not await _acts(run, turn)
 
 
 async def _replace(run: Run, busy: Busy, snapshot: Snapshot) -> list[BaseMessage]:

@@ -43,6 +43,7 @@ from .errors import (
 from .ledgers import Ledgers
 from .portal import run_sync
 from .position import placed, position_of, step_of, task_namespace
+from .resuming import Access, address_answer, answer_in_time
 from .run import RUN_KEY, Run, Time
 from .settings import Settings
 from .snapshot import Snapshot, snapshot_of
@@ -55,7 +56,6 @@ logger = logging.getLogger(__name__)
 _STORED_TRIES = 100
 _STORED_EVERY_S = 0.01
 
-GetTuple = Callable[[RunnableConfig], Awaitable[CheckpointTuple | None]]
 Drive = Callable[[], Awaitable[None]]
 
 
@@ -166,8 +166,8 @@ class CompiledSupervisorGraph(CompiledStateGraph[Any, Any, Any, Any]):
 
         config = self._placed(config)
         saver = self._saver(config)
-        get_tuple = saver.aget_tuple if saver is not None else _no_tuple
-        entry = await self._enter(input, config, context, saver, get_tuple, drive)
+        access = Access(saver.aget_tuple, saver.aput_writes) if saver is not None else _NO_ACCESS
+        entry = await self._enter(input, config, context, saver, access, drive)
         kwargs["durability"] = self._durability(saver, durability)
         stream: Any = super().astream(entry.input, entry.config, context=context, **kwargs)
         async with aclosing(stream) as chunks:
@@ -243,7 +243,7 @@ class CompiledSupervisorGraph(CompiledStateGraph[Any, Any, Any, Any]):
         config: RunnableConfig | None,
         context: Any,
         saver: BaseCheckpointSaver[Any] | None,
-        get_tuple: GetTuple,
+        access: Access,
         drive: Callable[[RunnableConfig], Awaitable[None]],
     ) -> _Entry:
         full = ensure_config(self.config, config)
@@ -259,18 +259,21 @@ class CompiledSupervisorGraph(CompiledStateGraph[Any, Any, Any, Any]):
         )
         self._refuse_unsafe(run, nested=nested)
         handed_on = patch_configurable(config, {RUN_KEY: run})
-        where = _Where(self, full, run.thread, get_tuple)
+        where = _Where(self, full, run.thread, access)
         snapshot = await where.look()
         if snapshot.foreign:
             raise ForeignThreadError(
                 f"Thread {run.thread} belongs to another graph. Nothing was changed. Use another thread id."
             )
+        if nested:
+            handed_on = await address_answer(handed_on, snapshot.asking, run.thread, access)
         resumes = (
             bool(configurable.get(CONFIG_KEY_RESUMING)) and snapshot.exists if nested else not _asks(input)
         )
         if resumes:
             _check_resumable(input, snapshot, run.thread)
-            return _Entry(input, handed_on, run, None)
+            given = input if nested else answer_in_time(input, interrupted=snapshot.interrupted)
+            return _Entry(given, handed_on, run, None)
         asked = read_question(_messages_of(input), input.get("turn_id"))
 
         async def drive_here() -> None:

@@ -15,7 +15,7 @@ from .ledger import EffectKey, Ledger
 from .run import Run
 from .state import Decision, Job
 
-__all__ = ["REPLACED", "decide", "decision_message", "record_decision"]
+__all__ = ["REPLACED", "decide", "decision_message", "record_decision", "recorded_decisions"]
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +62,15 @@ async def record_decision(
         if isinstance(result, Done):
             return cast(Decision, result.outcome)
         permit = result.attempt  # Nothing but the record itself can have happened: it is safe to make again.
+
+
+async def recorded_decisions(ledger: Ledger, turn_id: str, round_: int) -> dict[str, Decision]:
+    """The decisions of a round that stand by now, by approval id."""
+    return {
+        effect.key.id: cast(Decision, effect.outcome)
+        for effect in await ledger.effects(turn_id)
+        if (effect.key.round, effect.key.kind) == (round_, "decision") and "approve" in (effect.outcome or {})
+    }
 
 
 def decision_message(job: Job, request: Item, decision: Decision) -> BaseMessage:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ Item = dict[str, Any]
 
 MAX_ID: Final = 64
 NOT_RUN: Final = "No output: the call was not run."
+REFUSED: Final = "No output: the call was refused."
 LOST: Final = "No output: the call was approved, and the turn ended before its result arrived."
 
 _ID_KEYS: Final = ("id", "call_id", "approval_request_id")
@@ -51,6 +52,21 @@ class _Story:
                 self.response = self.response or item
             case _:
                 self.output = item
+
+    def is_over_before(self, item: Item) -> bool:
+        """Whether an item with this call's id begins another story."""
+        match item["type"]:
+            case "function_call":
+                return self.output is not None and self.begins
+            case "mcp_approval_request":
+                answered = self.request is not None and self.response is not None
+                return answered or (self.output is not None and self.begins)
+        return False
+
+    @property
+    def begins(self) -> bool:
+        """Whether it has a beginning."""
+        return self.call is not None or self.request is not None
 
     @property
     def name(self) -> str:
@@ -119,6 +135,8 @@ def one_story(items: Sequence[Item]) -> list[Item]:
     * A call without an output: gets one that says so, as the service refuses dangling calls.
     * An output without a call: becomes a message of the assistant.
     * Twice the same: one call (the first) and one output (the last).
+    * An id that is used again, after its output or its answer: the earlier story is told to its end, under
+      another id. A decision is about the request before it, and about no other.
 
     Args:
         items: Items of the conversation with known keys, in order.
@@ -131,6 +149,7 @@ def one_story(items: Sequence[Item]) -> list[Item]:
         >>> one_story([call])[1]["output"]
         'No output: the call was not run.'
     """
+    items = _told_apart(items)
     stories: defaultdict[str, _Story] = defaultdict(_Story)
     for item in items:
         if key := _CALL_KEYS.get(item["type"]):
@@ -169,6 +188,40 @@ def one_story(items: Sequence[Item]) -> list[Item]:
             close(story)
     close(*open_stories)
     return told
+
+
+def _told_apart(items: Sequence[Item]) -> list[Item]:
+    """Another id for every use of an id but the last one: services may number their calls anew."""
+    uses: defaultdict[str, list[_Story]] = defaultdict(list)
+    use_of: list[tuple[str, int] | None] = []
+    for item in items:
+        key = _CALL_KEYS.get(item["type"])
+        if key is None:
+            use_of.append(None)
+            continue
+        of_this_id = uses[item[key]]
+        if not of_this_id or of_this_id[-1].is_over_before(item):
+            of_this_id.append(_Story())
+        of_this_id[-1].add(item)
+        use_of.append((item[key], len(of_this_id) - 1))
+    told: list[Item] = []
+    for item, use in zip(items, use_of, strict=True):
+        if use is None or use[1] == len(uses[use[0]]) - 1:
+            told.append(item)
+            continue
+        name = _another_name(use[0], use[1], uses)
+        told.append({k: name if k in _ID_KEYS and v == use[0] else v for k, v in item.items()})
+        story = uses[use[0]][use[1]]
+        if item is story.response and story.is_decided:
+            text = LOST if item.get("approve") else REFUSED
+            told.append({"type": "function_call_output", "call_id": name, "output": text})
+    return told
+
+
+def _another_name(name: str, number: int, taken: Mapping[str, object]) -> str:
+    while (other := f"{name[: MAX_ID - 8]}-{number + 1}") in taken:
+        number += 1_000
+    return other
 
 
 def _left_behind(items: Sequence[Item], stories: Iterable[_Story]) -> list[_Story]:

@@ -9,6 +9,8 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
+import httpx2
+import openai
 import pytest
 
 from databricks_supervisor.client import NotAccepted, OutcomeUnknown, Reply, SupervisorClient, Transient
@@ -160,6 +162,17 @@ async def test_a_refused_connection_created_nothing_and_may_be_tried_again() -> 
     assert refused.value.again
     assert isinstance(refused.value.error, ServiceUnavailableError)
     assert service.url in str(refused.value.error)
+
+
+async def test_a_certificate_that_is_wrong_is_not_tried_again() -> None:
+    def handshake(request: httpx2.Request) -> httpx2.Response:
+        raise httpx2.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate", request=request)
+
+    http = httpx2.AsyncClient(transport=httpx2.MockTransport(handshake))
+    sdk = openai.AsyncOpenAI(base_url="https://127.0.0.1", api_key=API_KEY, http_client=http)
+    with pytest.raises(NotAccepted, match="CERTIFICATE_VERIFY_FAILED") as refused:
+        await create(ScriptedService(), sdk)
+    assert not refused.value.again
 
 
 async def test_credentials_that_cannot_be_obtained_created_nothing() -> None:

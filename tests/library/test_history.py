@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import (
     AIMessage,
@@ -164,12 +164,20 @@ stories = st.lists(
         ]
     ),
     max_size=9,
+    unique_by=repr,
 )
+
+
+def is_used_again(items: list[dict[str, Any]], id_: str) -> bool:
+    """Whether a call or a request comes after the other one has its output."""
+    told = [kind for kind in items if kind in (call(id_), output(id_), request(id_))]
+    return len(told) == 3 and told[2] != output(id_)
 
 
 @settings(deadline=None, max_examples=300)
 @given(stories)
 def test_calls_in_any_order_make_one_story_each(items: list[dict[str, Any]]) -> None:
+    assume(not any(is_used_again(items, id_) for id_ in ("a", "b")))
     built = sent(*items)
     said = [item for item in built if item["type"] == "message"]
     assert [item for item in said if item in (user("Hi"), assistant("Hm."))] == [
@@ -339,6 +347,29 @@ class TestCalls:
     def test_twice_the_same_is_one_call_and_the_last_output(self) -> None:
         built = sent(call("c", '{"a": 1}'), call("c", '{"a": 2}'), output("c", "1"), output("c", "2"))
         assert built == [call("c", '{"a": 1}'), output("c", "2")]
+
+    def test_an_id_that_is_used_again_is_another_call(self) -> None:
+        built = sent(
+            call("c", '{"a": 1}'), output("c", "1"), user("Hi"), call("c", '{"a": 2}'), output("c", "2")
+        )
+        assert built == [
+            call("c-1", '{"a": 1}'),
+            output("c-1", "1"),
+            user("Hi"),
+            call("c", '{"a": 2}'),
+            output("c", "2"),
+        ]
+
+    @pytest.mark.parametrize("first", [True, False])
+    def test_a_decision_is_about_the_request_before_it(self, first: bool) -> None:
+        built = sent(request("a"), response("a", first), request("a"), response("a", not first))
+        assert [item["type"] for item in built[:2]] == ["function_call", "function_call_output"]
+        assert built[0]["call_id"] == "a-1"
+        assert built[2:] == [request("a"), response("a", not first)]
+
+    def test_a_request_that_is_made_again_is_open(self) -> None:
+        built = sent(request("a"), response("a"), request("a"))
+        assert [item["type"] for item in built] == ["function_call", "function_call_output"]
 
     def test_parallel_calls_keep_their_order(self) -> None:
         items = [call("a"), call("b"), output("a"), output("b"), assistant("Done.")]

@@ -32,7 +32,7 @@ async def test_in_memory_checkpoints_get_a_ledger_in_memory_though_another_one_w
     assert isinstance(ledger, MemoryLedger)
     assert await Ledgers(None).of(saver) is ledger
     assert await Ledgers(None).of(InMemorySaver()) is not ledger
-    assert not any(tmp_path.iterdir())
+    assert files(tmp_path) == []
 
 
 async def test_a_copy_of_an_in_memory_checkpointer_has_the_same_ledger() -> None:
@@ -64,6 +64,10 @@ async def test_without_a_checkpointer_it_is_a_new_one_in_memory_each_time() -> N
     assert first is not second
 
 
+def files(folder: Path) -> list[str]:
+    return [file.name for file in folder.iterdir() if not file.name.endswith(("-wal", "-shm"))]
+
+
 def tables(path: Path) -> set[str]:
     with sqlite3.connect(path) as connection:
         return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")}
@@ -79,9 +83,7 @@ async def test_beside_checkpoints_in_a_file_it_is_in_the_same_file(tmp_path: Pat
         await (await graph.parts.ledgers.of(saver)).aclose()
     assert {"checkpoints", "writes"} < tables(path)
     assert any("turn" in name for name in tables(path))
-    assert [file.name for file in path.parent.iterdir() if not file.name.endswith(("-wal", "-shm"))] == [
-        path.name
-    ]
+    assert files(path.parent) == [path.name]
 
 
 async def test_sync_and_async_checkpointers_of_one_file_share_it(tmp_path: Path) -> None:

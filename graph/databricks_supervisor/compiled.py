@@ -196,12 +196,10 @@ class CompiledSupervisorGraph(CompiledStateGraph[Any, Any, Any, Any]):
             )
             await asyncio.to_thread(lambda: [None for _ in stream])
 
-        async def get_tuple(config: RunnableConfig) -> CheckpointTuple | None:
-            return await asyncio.to_thread(saver.get_tuple, config) if saver is not None else None
-
         config = self._placed(config)
         saver = self._saver(config)
-        entry = run_sync(self._enter(input, config, context, saver, get_tuple, drive))
+        access = _sync_access(saver) if saver is not None else _NO_ACCESS
+        entry = run_sync(self._enter(input, config, context, saver, access, drive))
         kwargs["durability"] = self._durability(saver, durability)
         stream: Any = super().stream(entry.input, entry.config, context=context, **kwargs)
         with closing(stream) as chunks:
@@ -354,11 +352,11 @@ class _Where:
     """The place in the thread where a run enters."""
 
     def __init__(
-        self, graph: CompiledSupervisorGraph, config: RunnableConfig, thread: str, get_tuple: GetTuple
+        self, graph: CompiledSupervisorGraph, config: RunnableConfig, thread: str, access: Access
     ) -> None:
         self.config = config
         self._channels = graph.channels
-        self._get_tuple = get_tuple
+        self._get_tuple = access.get_tuple
         address: dict[str, Any] = {"thread_id": thread, "checkpoint_ns": task_namespace(config)}
         if not address["checkpoint_ns"] and (id := config[CONF].get(CONFIG_KEY_CHECKPOINT_ID)):
             address[CONFIG_KEY_CHECKPOINT_ID] = id
@@ -383,8 +381,21 @@ class _Where:
         logger.warning("event=input_not_stored_yet turn=%s", turn_id)
 
 
-async def _no_tuple(_config: RunnableConfig) -> None:
+async def _nothing(*_args: Any) -> None:
     return None
+
+
+_NO_ACCESS = Access(_nothing, _nothing)
+
+
+def _sync_access(saver: BaseCheckpointSaver[Any]) -> Access:
+    async def get_tuple(config: RunnableConfig) -> CheckpointTuple | None:
+        return await asyncio.to_thread(saver.get_tuple, config)
+
+    async def put_writes(config: RunnableConfig, writes: list[tuple[str, Any]], task_id: str) -> None:
+        await asyncio.to_thread(saver.put_writes, config, writes, task_id)
+
+    return Access(get_tuple, put_writes)
 
 
 async def _delete_in_ledger(ledgers: Ledgers, saver: BaseCheckpointSaver[Any], thread_id: str) -> None:

@@ -12,12 +12,12 @@
     ├── LedgerError                 the ledger cannot do its work
     │   ├── LedgerVersionError      written by a newer release
     │   └── TurnEndedError          a side effect was asked of a turn that is over
-    ├── ServiceError                the service did not do what was asked; the turn is kept
-    │   ├── AuthenticationError     401: who are you?
-    │   ├── PermissionDeniedError   403: you may not
-    │   ├── ServiceUnavailableError not reachable, or overloaded, for longer than patience lasts
-    │   ├── ServiceRetiredError     410, 501: this endpoint is gone
-    │   └── RequestRejectedError    any other refusal: the request itself is wrong
+    ├── ServiceError                the service did not do what was asked
+    │   ├── AuthenticationError     401: who are you? The turn is kept
+    │   ├── PermissionDeniedError   403: you may not. The turn is kept
+    │   ├── ServiceUnavailableError not reachable, or overloaded, beyond patience. The turn is kept
+    │   ├── ServiceRetiredError     410, 501: this endpoint is gone. The turn is over
+    │   └── RequestRejectedError    any other refusal: the request itself is wrong. The turn is over
     ├── OutcomeUnknownError         something was begun and nobody knows what became of it
     │   ├── SubmissionUnknownError  the POST of a job
     │   └── CallUnknownError        the run of a client-side function

@@ -65,7 +65,8 @@ def question_digest(messages: Sequence[BaseMessage]) -> str:
         messages: The conversation, oldest first.
 
     Returns:
-        SHA-256, as 64 hexadecimal digits. Equal for the same content in different notations.
+        SHA-256, as 64 hexadecimal digits. Equal for the same content in different notations, and for a
+        question that is there several times because a parent graph was asked again before it had an answer.
 
     Example:
         >>> from langchain_core.messages import HumanMessage
@@ -73,7 +74,7 @@ def question_digest(messages: Sequence[BaseMessage]) -> str:
         >>> question_digest([one]) == question_digest([other])
         True
     """
-    said = [pair for message in question(messages) for pair in _said(message)]
+    said = _once([pair for message in question(messages) for pair in _said(message)])
     return hashlib.sha256(canonical(said).encode()).hexdigest()
 
 
@@ -113,6 +114,12 @@ def _unrepeated(items: Sequence[Item]) -> list[Item]:
         elif item != first or item["type"] != "message":
             kept.append({key: value for key, value in item.items() if key != "id"})
     return kept
+
+
+def _once(said: list[Any]) -> list[Any]:
+    """The shortest part that the whole is a repetition of."""
+    lengths = (n for n in range(1, len(said)) if len(said) % n == 0 and said == said[:n] * (len(said) // n))
+    return said[: next(lengths, len(said))]
 
 
 def _is_answer(message: BaseMessage) -> bool:

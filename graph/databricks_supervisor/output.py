@@ -12,6 +12,7 @@ from typing import Any
 
 from .echo import find_echo, is_unfinished
 from .items import Item, as_item
+from .stories import MAX_ID
 
 __all__ = ["is_unfinished", "new_items", "pending_approvals", "pending_calls"]
 
@@ -49,10 +50,23 @@ def new_items(output: Any, sent: Sequence[Item], *, final: bool) -> list[Item]:
         own = fresh
     elif echo.likely and echo.may_continue and not final:
         own = [index for index in own if index < min(echo.likely)]
-    if not final:
+    if final:
+        own = sorted({*own, *_unanswered_end(items)})
+    else:
         stop = next((n for n, index in enumerate(own) if is_unfinished(items[index])), len(own))
         own = own[:stop]
     return [items[index] for index in own]
+
+
+def _unanswered_end(items: Sequence[Item]) -> range:
+    """Calls and requests at the end: in history each has its answer behind it, so these are new.
+
+    They can look like history where a service numbers its calls anew and asks for the same once more.
+    """
+    start = len(items)
+    while start and items[start - 1].get("type") in ("function_call", "mcp_approval_request"):
+        start -= 1
+    return range(start, len(items))
 
 
 def pending_approvals(items: Sequence[Item]) -> list[Item]:
@@ -104,7 +118,7 @@ def pending_calls(items: Sequence[Item], declared: Collection[str]) -> list[Item
 
 def _values(items: Sequence[Item], kind: str, key: str) -> set[str]:
     found = (item.get(key) for item in items if isinstance(item, dict) and item.get("type") == kind)
-    return {value for value in found if isinstance(value, str)}
+    return {value for value in found if isinstance(value, str) and value}
 
 
 def _unanswered(items: Sequence[Item], kind: str, key: str, answered: set[str]) -> list[Item]:
@@ -112,6 +126,7 @@ def _unanswered(items: Sequence[Item], kind: str, key: str, answered: set[str]) 
     for item in items:
         if isinstance(item, dict) and item.get("type") == kind:
             value = item.get(key)
-            if isinstance(value, str) and value and value not in answered:
+            # An answer may have come back under the cut id (CONTRACT: Ids).
+            if isinstance(value, str) and value and not {value, value[:MAX_ID]} & answered:
                 pending.setdefault(value, item)
     return list(pending.values())

@@ -79,8 +79,7 @@ def read_question(messages: Sequence[BaseMessage], turn_id: Any) -> Asked:
     """
     if turn_id is not None:
         checked_id("turn_id", turn_id)
-    new = question(messages)
-    if not new:
+    if not any(map(_says_something, question(messages))):
         raise InvalidInputError(
             "The question is empty: give messages with a text, such as "
             '{"messages": [{"role": "user", "content": "…"}]}. Nothing was submitted.'
@@ -89,6 +88,13 @@ def read_question(messages: Sequence[BaseMessage], turn_id: Any) -> Asked:
         if not message.id:
             message.id = str(uuid.uuid4())
     return Asked(list(messages), question_digest(messages), turn_id)
+
+
+def _says_something(message: BaseMessage) -> bool:
+    parts = message.content if isinstance(message.content, list) else []
+    return bool(str(message.text).strip()) or any(
+        isinstance(part, dict) and part.get("type") not in ("text", "input_text") for part in parts
+    )
 
 
 def checked_id(name: str, value: Any) -> str:

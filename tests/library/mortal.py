@@ -60,6 +60,7 @@ class Process:
 
     Attributes:
         name: Its worker id.
+        ran: Called with the id of each call of a function that it really runs.
         far: Whether it runs on another host, so that nobody here can tell that it is gone.
         dead: Whether it was killed.
         waiting: What waits at its gates, oldest first.
@@ -68,6 +69,7 @@ class Process:
     """
 
     name: str
+    ran: Callable[[str], None]
     far: bool = False
     dead: bool = False
     waiting: list[Operation] = field(default_factory=list)
@@ -101,6 +103,14 @@ class Process:
         if self.dead:
             raise Killed(self.name)
         return result
+
+    async def run(self, call_id: str) -> None:
+        """Run the body of a client-side function."""
+
+        async def effect(_: Verdict) -> None:
+            self.ran(call_id)
+
+        await self.act("function", effect)
 
     def release(self, verdict: Verdict = Verdict.GO, *, newest: bool = False) -> str:
         """Let one operation that waits go on; its kind."""

@@ -21,7 +21,7 @@ from databricks_supervisor.items import items_from_message
 from databricks_supervisor.ledger import Effect, Ledger, NewTurn, Turn
 from databricks_supervisor.run import Time
 from langchain_core.messages import BaseMessage, HumanMessage
-from langchain_core.tools import BaseTool, InjectedToolCallId, tool
+from langchain_core.tools import InjectedToolCallId, tool
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.types import Command, Interrupt
 from local_supervisor import conversation
@@ -40,6 +40,20 @@ NEVER_ASKED = "lookup"
 
 
 _OWN = re.compile(r"^(resp_\w+):(\d+)$")
+
+
+@tool
+async def note(text: str, call_id: Annotated[str, InjectedToolCallId]) -> str:
+    """Write something down."""
+    await CURRENT.get().run(call_id)
+    return f"noted {text}"
+
+
+@tool
+async def stumble(text: str, call_id: Annotated[str, InjectedToolCallId]) -> str:
+    """Write something down, and fail."""
+    await CURRENT.get().run(call_id)
+    raise ValueError(text)
 
 
 @dataclass(frozen=True)
@@ -143,6 +157,7 @@ class World:
     store: JobStore
     policies: Policies
     processes: dict[str, Process] = field(default_factory=dict)
+    graphs: dict[tuple[Process, str], Any] = field(default_factory=dict)
     drivers: list[Driver] = field(default_factory=list)
     posts: list[Post] = field(default_factory=list)
     cancels: int = 0
@@ -173,7 +188,7 @@ class World:
 
     def start(self, *, far: bool = False) -> Process:
         """A new process."""
-        process = Process(f"process-{len(self.processes) + 1}", far=far)
+        process = Process(f"process-{len(self.processes) + 1}", self._ran, far=far)
         self.processes[process.name] = process
         return process
 
@@ -200,7 +215,7 @@ class World:
         }
         built = create_supervisor_graph(
             model="m",
-            tools=[uc_connection("web"), *self._functions(process)],
+            tools=[uc_connection("web"), note, stumble],
             require_approval={"never": {"tool_names": [NEVER_ASKED]}},
             client_factory=client,
             ledger=MortalLedger(process, self.ledger, self._turn_opened),
@@ -215,31 +230,12 @@ class World:
         durability: Any = self.policies.durability
         return built.compile(checkpointer=MortalSaver(process, self.saver), durability=durability)
 
-    def _functions(self, process: Process) -> list[BaseTool]:
-        async def run(call_id: str) -> None:
-            async def effect(_: Verdict) -> None:
-                self.runs[call_id] += 1
-
-            await process.act("function", effect)
-
-        @tool
-        async def note(text: str, call_id: Annotated[str, InjectedToolCallId]) -> str:
-            """Write something down."""
-            await run(call_id)
-            return f"noted {text}"
-
-        @tool
-        async def stumble(text: str, call_id: Annotated[str, InjectedToolCallId]) -> str:
-            """Write something down, and fail."""
-            await run(call_id)
-            raise ValueError(text)
-
-        return [note, stumble]
-
     async def drive(self, what: str, process: Process, input: Any, **facts: Any) -> Driver:
         """Begin a run, up to its first gate."""
         facts["nothing_on_disk"] = await self.saver.aget_tuple(CONFIG) is None
-        graph = self.graph(process, facts.get("on_busy", "reject"))
+        on_busy = facts.get("on_busy", "reject")
+        graph = self.graphs.get((process, on_busy)) or self.graph(process, on_busy)
+        self.graphs[process, on_busy] = graph
         context = copy_context()
         context.run(CURRENT.set, process)
         task = self.loop.create_task(graph.ainvoke(input, CONFIG), context=context)
@@ -299,6 +295,9 @@ class World:
         await self.loop.quiet()
 
     # -- what was seen
+
+    def _ran(self, call_id: str) -> None:
+        self.runs[call_id] += 1
 
     def _sent(self, kind: str, request: Any, verdict: Verdict, answer: httpx2.Response | None) -> None:
         if verdict is not Verdict.GO:

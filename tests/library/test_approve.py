@@ -98,7 +98,6 @@ async def test_an_approval_after_an_approval_is_another_round() -> None:
     assert texts(state)[-1] == "Done."
 
 
-@pytest.mark.xfail(strict=True, reason="one_story tells the first decision of an id, here the approval")
 @pytest.mark.parametrize("echo", [False, True])
 async def test_the_same_id_in_another_round_is_asked_again(echo: bool) -> None:
     """Services may number their calls anew in each response."""

@@ -473,7 +473,6 @@ async def test_a_parent_that_was_cut_off_mid_poll_goes_on_with_the_same_job() ->
     assert agent.jobs == 1
 
 
-@pytest.mark.xfail(strict=True, reason="the parent keeps the question twice, so its digest is another one")
 async def test_a_parent_that_is_asked_again_mid_poll_goes_on_with_the_same_job() -> None:
     agent = ScriptedAgent(lambda items, number: Plan(answer(items, number), held=True))
     graph = parent_of(("ask", agent.graph().compile()))

@@ -469,12 +469,16 @@ class TestDigest:
         history = [HumanMessage("Hello"), AIMessage("Hello!")]
         assert question_digest([one]) == question_digest([*history, other])
 
+    def test_a_question_that_a_parent_keeps_twice_is_one_question(self) -> None:
+        once = [HumanMessage("Hi"), HumanMessage([IMAGE])]
+        assert question_digest(once * 3) == question_digest(once)
+        assert question_digest([*once, *once[:1]]) != question_digest(once)
+
     def test_differs_for_other_content(self) -> None:
         asked = [
             [HumanMessage("Hi")],
             [HumanMessage("Hi ")],
             [SystemMessage("Hi")],
-            [HumanMessage("Hi"), HumanMessage("Hi")],
             [HumanMessage([IMAGE])],
             [HumanMessage([IMAGE, "Hi"])],
             [HumanMessage([{**IMAGE, "base64": "aGo="}])],

@@ -59,10 +59,10 @@ forms = st.fixed_dictionaries(
         "null_output": st.just(True),
         "instant": st.just(True),
         "cancel": st.just(501),
-        "final_status": st.sampled_from(["failed", "incomplete"]),
     },
 )
-plans = st.tuples(forms, st.lists(legs, min_size=0, max_size=3))
+ends = st.sampled_from(["completed"] * 8 + ["failed", "incomplete"])
+plans = st.tuples(forms, st.lists(legs, min_size=0, max_size=3), ends)
 steps_of = st.sampled_from([1, 1, 2, 3, 5, 8, 13, 30])
 moments = st.sampled_from(["post", "claim", "record", "put", "put_writes", "function", "end_turn", "open_turn"])
 malformed = st.sampled_from(
@@ -328,7 +328,7 @@ def _store(directory: Path) -> JobStore:
     return _stores[directory]
 
 
-def _question(number: int, form: dict[str, Any], rounds: list[dict[str, Any]]) -> str:
+def _question(number: int, form: dict[str, Any], rounds: list[dict[str, Any]], end: str) -> str:
     legs = []
     for round_, leg in enumerate([*rounds, {"reply": f"The answer to {number}."}]):
         calls = [
@@ -338,5 +338,6 @@ def _question(number: int, form: dict[str, Any], rounds: list[dict[str, Any]]) -
         approvals = [{"name": name, "server_label": "web"} for name in leg.get("approvals", [])]
         if calls or approvals or round_ == len(rounds):
             legs.append({**leg, "calls": calls, "approvals": approvals})
+    legs[-1]["final_status"] = end
     first, *others = legs
     return f"q{number} [[local: {json.dumps({**form, **first, 'rounds': others})}]]"

@@ -15,8 +15,9 @@ from langgraph.graph import END, START
 from .approve import approve
 from .call_tools import call_tools
 from .clients import ClientFactory, Clients, databricks_client
-from .compiled import Parts, SupervisorGraph
+from .compiled import SupervisorGraph
 from .context import SupervisorContext
+from .entry import Parts
 from .ledger import Ledger
 from .ledgers import Ledgers
 from .policy import ApprovalPolicy

@@ -11,7 +11,7 @@ from langchain_core.messages import BaseMessage
 from .endings import end_without_answer
 from .errors import TooManyRoundsError
 from .items import Item, items_from_message
-from .output import pending_approvals, pending_calls
+from .items.output import pending_approvals, pending_calls
 from .run import Run
 from .state import Job, SupervisorState
 

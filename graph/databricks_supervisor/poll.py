@@ -21,9 +21,9 @@ from .errors import (
     ServiceUnavailableError,
     TurnEndedError,
 )
-from .history import request_input
 from .items import Item, message_from_item
-from .output import new_items
+from .items.history import request_input
+from .items.output import new_items
 from .pending import pending_of
 from .progress import ProgressWriter
 from .run import Run, run_of

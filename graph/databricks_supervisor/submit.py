@@ -15,7 +15,7 @@ from .client import NotAccepted, Reply
 from .effects import Done, Nothing, Unknown, once
 from .endings import end_without_answer
 from .errors import InvalidAnswerError, RequestRejectedError, ServiceRetiredError, SubmissionUnknownError
-from .history import request_input
+from .items.history import request_input
 from .ledger import EffectKey
 from .run import Run, run_of
 from .schedule import retry_delay

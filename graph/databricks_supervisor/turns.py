@@ -10,7 +10,7 @@ from typing import Any, Literal
 from langchain_core.messages import BaseMessage
 
 from .errors import InvalidInputError, ThreadBusyError, TurnMismatchError
-from .history import question, question_digest
+from .items.history import question, question_digest
 from .ledger import EffectKey, Ledger, NewTurn, Turn
 from .state import Job
 

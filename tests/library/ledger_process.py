@@ -19,7 +19,6 @@ from typing import Any
 
 from databricks_supervisor.ledger import EffectKey, SqlLedger
 from databricks_supervisor.ledger.worker import is_dead, this_worker
-
 from tests.library.ledgers import KEY, new_turn
 
 

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import httpx2
-from databricks_supervisor.ledger import Effect, EffectKey, Ledger, NewTurn, Turn
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
+
+from databricks_supervisor.ledger import Effect, EffectKey, Ledger, NewTurn, Turn
 
 T = TypeVar("T")
 
@@ -185,9 +186,7 @@ class MortalLedger:
         opened: Called with every turn that is opened, at once.
     """
 
-    def __init__(
-        self, process: Process, inner: Ledger, opened: Callable[[NewTurn], Awaitable[None]]
-    ) -> None:
+    def __init__(self, process: Process, inner: Ledger, opened: Callable[[NewTurn], Awaitable[None]]) -> None:
         self.process, self.inner, self._opened = process, inner, opened
 
     async def open_turn(self, turn: NewTurn) -> tuple[Turn, bool]:

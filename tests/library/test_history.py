@@ -20,8 +20,8 @@ from langchain_core.messages import (
     ToolMessage,
 )
 
-from databricks_supervisor.history import question, question_digest, request_input
 from databricks_supervisor.items import message_from_item
+from databricks_supervisor.items.history import question, question_digest, request_input
 
 from .items_strategies import any_items
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+
 from databricks_supervisor.errors import TurnEndedError, TurnMismatchError
 from databricks_supervisor.ledger import Effect, EffectKey, Ledger, MemoryLedger, NewTurn, SqlLedger, Turn
-
 from tests.library.ledgers import KEY, Clock, MakeLedger, new_turn
 
 

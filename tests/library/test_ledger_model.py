@@ -8,12 +8,12 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from databricks_supervisor.errors import LedgerError, ThreadError
-from databricks_supervisor.ledger import EffectKey, EffectKind, Ledger, MemoryLedger, NewTurn, SqlLedger
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
+from databricks_supervisor.errors import LedgerError, ThreadError
+from databricks_supervisor.ledger import EffectKey, EffectKind, Ledger, MemoryLedger, NewTurn, SqlLedger
 from tests.library.ledgers import Clock
 
 names = st.sampled_from(["a", "b"])

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from databricks_supervisor.ledger import EffectKey, SqlLedger
 from databricks_supervisor.ledger.worker import is_dead, this_worker
-
 from tests.library.ledgers import KEY, new_turn
 from tests.postgres import PostgresServer
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import psycopg
 import pytest
-from databricks_supervisor.errors import ConfigurationError, LedgerError, LedgerVersionError
-from databricks_supervisor.ledger import SqlLedger, schema
 from sqlalchemy.engine import URL
 
+from databricks_supervisor.errors import ConfigurationError, LedgerError, LedgerVersionError
+from databricks_supervisor.ledger import SqlLedger, schema
 from tests.library.ledgers import KEY, new_turn
 
 SECRET = "s3cret-passw0rd"

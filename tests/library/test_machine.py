@@ -15,15 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from databricks_supervisor import effects
-from databricks_supervisor.ledger import MemoryLedger, SqlLedger
 from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from hypothesis.stateful import run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from langgraph.checkpoint.memory import InMemorySaver
-from local_supervisor.jobs import JobStore
 
+from databricks_supervisor import effects
+from databricks_supervisor.ledger import MemoryLedger
+from local_supervisor.jobs import JobStore
 from tests.library.mortal import CURRENT, Process, Verdict
 from tests.library.mortal_world import NEVER_ASKED, Driver, Policies, Shown, World
 from tests.library.virtual_loop import VirtualLoop
@@ -64,9 +70,21 @@ forms = st.fixed_dictionaries(
 ends = st.sampled_from(["completed"] * 8 + ["failed", "incomplete"])
 plans = st.tuples(forms, st.lists(legs, min_size=0, max_size=3), ends)
 steps_of = st.sampled_from([1, 1, 2, 3, 5, 8, 13, 30])
-moments = st.sampled_from(["post", "claim", "record", "put", "put_writes", "function", "end_turn", "open_turn"])
+moments = st.sampled_from(
+    ["post", "claim", "record", "put", "put_writes", "function", "end_turn", "open_turn"]
+)
 malformed = st.sampled_from(
-    ["yes", 1, [], {}, [True], {"decisions": []}, {"decisions": [True] * 9}, {"other": True}, {"decisions": "approve"}]
+    [
+        "yes",
+        1,
+        [],
+        {},
+        [True],
+        {"decisions": []},
+        {"decisions": [True] * 9},
+        {"other": True},
+        {"decisions": "approve"},
+    ]
 )
 
 
@@ -184,7 +202,9 @@ class Machine(RuleBasedStateMachine):
         self._answered(number, shown, answer, decisions, by_position, fresh=True, to_the_end=to_the_end)
 
     @precondition(lambda self: self.world.shown and self.may_start())
-    @rule(number=index, which=st.integers(0, 5), yes=st.booleans(), form=st.sampled_from(["ids", "bare", "map"]))
+    @rule(
+        number=index, which=st.integers(0, 5), yes=st.booleans(), form=st.sampled_from(["ids", "bare", "map"])
+    )
     def answer_late(self, number: int, which: int, yes: bool, form: str) -> None:
         """An answer to a question that may be long settled."""
         shown = self.world.shown[which % len(self.world.shown)]
@@ -272,7 +292,9 @@ class Machine(RuleBasedStateMachine):
         self.run(self.world.cancel(driver, after=after))
 
     def requests(self) -> list[Process]:
-        return [p for p in self.world.live() if p.waiting and p.waiting[0].kind in ("post", "retrieve", "cancel")]
+        return [
+            p for p in self.world.live() if p.waiting and p.waiting[0].kind in ("post", "retrieve", "cancel")
+        ]
 
     @precondition(lambda self: self.requests())
     @rule(number=index, verdict=st.sampled_from(list(Verdict)[2:]))

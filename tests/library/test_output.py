@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from databricks_supervisor.history import request_input
 from databricks_supervisor.items import message_from_item
-from databricks_supervisor.output import is_unfinished, new_items, pending_approvals, pending_calls
+from databricks_supervisor.items.history import request_input
+from databricks_supervisor.items.output import is_unfinished, new_items, pending_approvals, pending_calls
 
 from .items_strategies import any_items
 from .test_history import assistant, call, output, request, response, user

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from databricks_supervisor import as_tool
 from langchain_core.messages import AIMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
@@ -16,6 +15,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.types import Command
 
+from databricks_supervisor import as_tool
 from tests.library.scripted_agent import Item, Plan, ScriptedAgent, approval, message, question, thread
 
 WEB = {"type": "uc_connection", "uc_connection": {"name": "you_dot_com"}}
@@ -99,14 +99,21 @@ async def test_an_answer_that_nothing_was_waiting_for_is_dropped() -> None:
 
 
 async def test_of_two_calls_in_one_tool_node_the_answer_is_for_the_one_that_was_shown() -> None:
-    agent = ScriptedAgent(lambda items, number: [approval(f"a{number}")] if number < 3 else [message("Done.")])
+    agent = ScriptedAgent(
+        lambda items, number: [approval(f"a{number}")] if number < 3 else [message("Done.")]
+    )
     tools = ToolNode([as_tool(agent.graph(tools=[WEB]), name="sales", description="Knows the sales.")])
     builder = StateGraph(MessagesState)
     builder.add_node("tools", tools)
     builder.add_edge(START, "tools")
     graph = builder.compile(checkpointer=InMemorySaver())
     calls = [
-        {"name": "sales", "args": {"question": f"Question {name}?"}, "id": f"call_{name}", "type": "tool_call"}
+        {
+            "name": "sales",
+            "args": {"question": f"Question {name}?"},
+            "id": f"call_{name}",
+            "type": "tool_call",
+        }
         for name in ("x", "y")
     ]
     state = await graph.ainvoke({"messages": [AIMessage("", tool_calls=calls)]}, thread())

@@ -150,12 +150,15 @@ def place_of_psycopg(conninfo: str, **kwargs: Any) -> Place:
             "postgresql://user:password@host:5432/database, or 'host=… dbname=… user=… password=…'."
         ) from None
     options |= {key: value for key, value in _POSTGRES_TIMEOUTS.items() if key not in known}
+    password = options.get("password")
     shown = "/".join(str(known[key]) for key in ("host", "dbname") if known.get(key) is not None)
 
+    def connect() -> Any:
+        fresh = {"password": password()} if callable(password) else {}
+        return psycopg.connect(conninfo, **{**options, **fresh})
+
     def make_engine() -> Engine:
-        return create_engine(
-            "postgresql+psycopg://", creator=lambda: psycopg.connect(conninfo, **options), **_POSTGRES_ENGINE
-        )
+        return create_engine("postgresql+psycopg://", creator=connect, **_POSTGRES_ENGINE)
 
     return Place(f"postgresql://{shown}", "postgresql", POSTGRES_CONNECTIONS, make_engine)
 

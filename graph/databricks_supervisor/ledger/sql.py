@@ -64,6 +64,7 @@ class SqlLedger:
             conninfo: What ``psycopg.connect`` takes: a URL or ``"host=… dbname=…"``.
             clock: As for the class.
             kwargs: More parameters for ``psycopg.connect``: ``password``, ``sslmode``, ``prepare_threshold``…
+                ``password`` may be a function that gives one for each new connection, as a token that expires.
 
         Raises:
             ConfigurationError: Not a connection string, or psycopg is not installed.

@@ -21,7 +21,7 @@ from langchain_core.messages import (
 )
 
 from .foreign import role_of
-from .items import ITEM_KEY, Item, items_from_message
+from .messages import ITEM_KEY, Item, items_from_message
 from .originals import canonical, is_portable, kind_of, parse_object, portable
 from .parts import annotations_of, blocks_of, output_text_of, parts_of, text_of
 from .stories import one_story, shorten_ids

@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from .echo import find_echo, is_unfinished
-from .items import Item, as_item
+from .messages import Item, as_item
 from .stories import MAX_ID
 
 __all__ = ["is_unfinished", "new_items", "pending_approvals", "pending_calls"]
@@ -34,7 +34,7 @@ def new_items(output: Any, sent: Sequence[Item], *, final: bool) -> list[Item]:
             unfinished, or not yet known to be new; after that, nothing is held back.
 
     Returns:
-        The items, unchanged; what is no object is wrapped (:func:`.items.as_item`).
+        The items, unchanged; what is no object is wrapped (:func:`.messages.as_item`).
 
     Example:
         >>> old = {"type": "message", "id": "m1", "role": "assistant", "content": "Hello!"}

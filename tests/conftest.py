@@ -8,6 +8,8 @@ import pytest
 
 from tests.postgres import PostgresServer
 
+pytest.register_assert_rewrite("tests.e2e.forks", "tests.e2e.stories")
+
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:

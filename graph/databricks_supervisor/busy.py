@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from langchain_core.messages import BaseMessage
 
 from .decisions import REPLACED, decision_message, record_decision
-from .effects import look
-from .errors import SupervisorError, ThreadBusyError
-from .ledger import Turn
+from .effects import Done, Nothing, look, once
+from .errors import SupervisorError, ThreadBusyError, TurnEndedError
+from .ledger import EffectKey, Turn
 from .pending import pending_of
 from .run import Run
 from .snapshot import Snapshot
@@ -108,9 +109,26 @@ async def _replace(run: Run, busy: Busy, snapshot: Snapshot) -> list[BaseMessage
                 raise ThreadBusyError(str(busy)) from None
             # An approval whose turn ends before its follow-up has no effect: what the service hears is no.
             refusals.append(decision_message(state["job"], item, refusal))
+        if await _went_on(run, turn, state["job"]["round"]):
+            raise ThreadBusyError(str(busy)) from None  # The decisions were sent at this moment.
     await run.ledger.end_turn(turn.turn_id)
     logger.info("event=turn_replaced thread=%s turn=%s", run.thread, turn.turn_id)
     return refusals
+
+
+async def _went_on(run: Run, turn: Turn, waited_in: int) -> bool:
+    """End a turn in the place of its follow-up; or find that this was submitted, with what was decided."""
+
+    async def end(_attempt: int) -> dict[str, Any]:
+        await run.ledger.end_turn(turn.turn_id)
+        raise Nothing(TurnEndedError())
+
+    follow_up = EffectKey(turn.turn_id, waited_in + 1, "submit")
+    try:
+        result = await once(run.ledger, follow_up, end, lifetime_s=run.settings.create_timeout_s)
+    except TurnEndedError:
+        return False
+    return isinstance(result, Done)
 
 
 async def _cancel(run: Run, turn: Turn) -> None:

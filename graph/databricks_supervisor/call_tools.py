@@ -19,8 +19,8 @@ from langgraph.types import Command, interrupt
 
 from .approvals import Question, answer_schema, ask, read_answer
 from .effects import Done, Nothing, Unknown, look, once
-from .endings import end_without_answer
-from .errors import CallUnknownError, ConfigurationError, InvalidAnswerError
+from .endings import end_without_answer, was_followed
+from .errors import CallUnknownError, ConfigurationError, InvalidAnswerError, TurnEndedError
 from .items import Item
 from .ledger import EffectKey
 from .pending import follow_up, pending_of
@@ -64,6 +64,8 @@ async def call_tools(state: SupervisorState, config: RunnableConfig) -> Any:
         *(_call(run, state, call, config) for call in running), return_exceptions=True
     )
     for result in results:
+        if isinstance(result, TurnEndedError) and not await was_followed(run, job["turn_id"]):
+            return await end_without_answer(run, job, result)
         if isinstance(result, BaseException) and not isinstance(result, _BecameUnknown | GraphInterrupt):
             raise result
     if any(isinstance(result, _BecameUnknown) for result in results):

@@ -13,7 +13,7 @@ from .refusals import explain
 from .run import Run
 from .state import Job, JobFailure
 
-__all__ = ["end_without_answer", "failure_of_status", "raise_recorded"]
+__all__ = ["end_without_answer", "failure_of_status", "raise_recorded", "was_followed"]
 
 
 async def end_without_answer(run: Run, job: Job, error: SupervisorError) -> dict[str, Any]:
@@ -36,6 +36,13 @@ async def end_without_answer(run: Run, job: Job, error: SupervisorError) -> dict
         response_metadata={"error": failure["kind"], "response_id": job.get("response_id")},
     )
     return {"messages": [message], "job": ended}
+
+
+async def was_followed(run: Run, turn_id: str) -> bool:
+    """Whether the thread's state belongs to another turn by now, or to none: nothing more is written for this one."""
+    turn = await run.ledger.get_turn(turn_id)
+    latest = await run.ledger.latest_turn(turn.thread, turn.position) if turn is not None else None
+    return latest is None or latest.turn_id != turn_id
 
 
 async def raise_recorded(run: Run, job: Job, failure: JobFailure) -> None:

@@ -127,7 +127,7 @@ class Entrance:
                 f"Thread {run.thread} belongs to another graph. Nothing was changed. Use another thread id."
             )
         if nested:
-            handed_on = await address_answer(handed_on, snapshot.asking, run.thread, self.access)
+            handed_on = await address_answer(handed_on, where.address, self.access)
         resumes = (
             bool(configurable.get(CONFIG_KEY_RESUMING)) and snapshot.exists if nested else not asks(input)
         )
@@ -204,11 +204,11 @@ class _Where:
         address: dict[str, Any] = {"thread_id": thread, "checkpoint_ns": task_namespace(config)}
         if not address["checkpoint_ns"] and (id := config[CONF].get(CONFIG_KEY_CHECKPOINT_ID)):
             address[CONFIG_KEY_CHECKPOINT_ID] = id
-        self._address: RunnableConfig = {"configurable": address}
+        self.address: RunnableConfig = {"configurable": address}
 
     async def look(self) -> Snapshot:
         """What its latest checkpoint says now; or the one that the caller addressed."""
-        return snapshot_of(await self._get_tuple(self._address), self._channels)
+        return snapshot_of(await self._get_tuple(self.address), self._channels)
 
     async def wait_for(self, turn_id: str) -> None:
         """Wait until a turn's question is on disk; not for ever, as the ledger has the turn in any case.
@@ -216,7 +216,7 @@ class _Where:
         LangGraph's ``"sync"`` waits for a checkpoint after each step, and so not for the first one, with the
         input, before the first node runs.
         """
-        address = {**self._address[CONF], CONFIG_KEY_CHECKPOINT_ID: None}
+        address = {**self.address[CONF], CONFIG_KEY_CHECKPOINT_ID: None}
         for _ in range(_STORED_TRIES):
             job = snapshot_of(await self._get_tuple({CONF: address}), self._channels).job
             if job is not None and job["turn_id"] == turn_id:

@@ -25,7 +25,6 @@ class Snapshot:
         messages: The conversation in it.
         interrupted: Whether it waits for the answer to an interrupt, or goes on after one: that is written
             when the task is done, or asks again.
-        asking: Ids of the interrupts that it waits for.
     """
 
     exists: bool = False
@@ -33,7 +32,6 @@ class Snapshot:
     job: Job | None = None
     messages: list[BaseMessage] = field(default_factory=list)
     interrupted: bool = False
-    asking: frozenset[str] = frozenset()
 
     def has(self, turn_id: str) -> bool:
         """Whether its job is the one of this turn."""
@@ -59,12 +57,11 @@ def snapshot_of(saved: CheckpointTuple | None, channels: Collection[str]) -> Sna
     entered: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
     job = entered.get("job") or values.get("job")
     versions = saved.checkpoint["channel_versions"]
-    interrupts = [value for _, channel, value in saved.pending_writes or [] if channel == "__interrupt__"]
+    writes = saved.pending_writes or []
     return Snapshot(
         exists=bool(versions),
         foreign=job is None and any(name not in channels for name in versions),
         job=job,
         messages=[*values.get("messages", []), *entered.get("messages", [])],
-        interrupted=bool(interrupts),
-        asking=frozenset(interrupt.id for value in interrupts for interrupt in value),
+        interrupted=any(channel == "__interrupt__" for _, channel, _ in writes),
     )

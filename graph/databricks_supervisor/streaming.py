@@ -15,6 +15,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, LLMResult
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import get_async_callback_manager_for_config
+from langgraph.graph.message import push_message
 
 __all__ = ["chunks_of", "stream_texts"]
 
@@ -22,7 +23,10 @@ CHUNK = 200
 
 
 async def stream_texts(messages: Sequence[BaseMessage], config: RunnableConfig) -> None:
-    """Offer the texts of messages of the assistant to whoever streams this run; nobody else notices."""
+    """Offer the texts of messages of the assistant to whoever streams this run; nobody else notices.
+
+    The messages between them are shown too, so that all come in order; the node's return shows none again.
+    """
     everyone = get_async_callback_manager_for_config(config)
     streaming = [handler for handler in everyone.handlers if hasattr(handler, "tap_output_aiter")]
     if not streaming:
@@ -36,6 +40,8 @@ async def stream_texts(messages: Sequence[BaseMessage], config: RunnableConfig) 
     for message in messages:
         if isinstance(message, AIMessage) and isinstance(message.content, str) and message.content:
             await _stream(message, message.content, manager)
+        elif message.id:
+            push_message(message, state_key=None)
 
 
 def chunks_of(text: str) -> Iterator[str]:

@@ -13,8 +13,14 @@ from langgraph.types import interrupt
 from .approvals import Question, answer_schema, ask, read_answer
 from .client import NotAccepted, Reply
 from .effects import Done, Nothing, Unknown, once
-from .endings import end_without_answer
-from .errors import InvalidAnswerError, RequestRejectedError, ServiceRetiredError, SubmissionUnknownError
+from .endings import end_without_answer, was_followed
+from .errors import (
+    InvalidAnswerError,
+    RequestRejectedError,
+    ServiceRetiredError,
+    SubmissionUnknownError,
+    TurnEndedError,
+)
 from .items.history import request_input
 from .ledger import EffectKey
 from .run import Run, run_of
@@ -40,6 +46,12 @@ async def submit(state: SupervisorState, config: RunnableConfig) -> dict[str, An
         result = await _submitted(run, job, state["messages"])
     except (RequestRejectedError, ServiceRetiredError) as error:
         return await end_without_answer(run, job, error)
+    except TurnEndedError as error:
+        if await was_followed(run, job["turn_id"]):
+            raise
+        return await end_without_answer(
+            run, job, error
+        )  # Given up for a message that never came to its turn.
     if isinstance(result, Unknown):
         return await _unknown(run, job, result)
     now = result.outcome.get("at", run.time.now())

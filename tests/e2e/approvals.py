@@ -151,11 +151,8 @@ class Errand(Story):
         assert end["status"] == "answered", end
         jobs = {job["round"]: job for job in self.jobs if job["id"] in self._response_ids}
         check_told_once(jobs, self.recorded_decisions)
-        check_thread(
-            end["messages"],
-            {number: output_of(self.service, job["id"]) for number, job in jobs.items()},
-            jobs,
-        )
+        outputs = {number: output_of(self.service, job["id"]) for number, job in jobs.items()}
+        check_thread(end["messages"], outputs, jobs)
 
     @property
     def recorded_decisions(self) -> dict[str, bool]:

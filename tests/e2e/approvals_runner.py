@@ -16,10 +16,10 @@ import threading
 import time
 from typing import Any
 
-from databricks_supervisor.ledger.sql import SqlLedger
-from databricks_supervisor.run import Time
 from langchain_core.tools import BaseTool, StructuredTool
 
+from databricks_supervisor.ledger.sql import SqlLedger
+from databricks_supervisor.run import Time
 from tests.e2e import fork_server, runner
 
 CONNECTION = {"type": "uc_connection", "uc_connection": {"name": "mail"}}

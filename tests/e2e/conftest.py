@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -11,8 +12,6 @@ import psutil
 import pytest
 from langgraph.checkpoint.postgres import PostgresSaver
 
-pytest.register_assert_rewrite("tests.e2e.stories", "tests.e2e.forks")
-
 from tests.e2e.forks import ForkServer
 from tests.e2e.stories import Store, Story
 from tests.local_supervisor_process import LocalSupervisor
@@ -21,18 +20,10 @@ from tests.postgres import PostgresServer
 SEED = os.environ.get("E2E_SEED") or str(random.SystemRandom().randrange(10**6))
 """Chooses samples and moments; the same seed gives the same ones."""
 
-HERE = Path(__file__).parent
-
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say how to run the same sample again."""
     terminalreporter.write_line(f"tests/e2e: E2E_SEED={SEED}")
-
-
-@pytest.fixture(scope="session")
-def seed() -> str:
-    """What every random choice of a test begins with."""
-    return SEED
 
 
 @pytest.fixture(scope="session")
@@ -90,6 +81,10 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
         if child.pid not in keep | _long_lived and "postgres" not in child.name()
     ]
     _long_lived.update(keep)
+    for child in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+    psutil.wait_procs(left, timeout=10)
     assert left == [], "the test left processes behind"
 
 

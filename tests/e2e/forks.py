@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 """How long a test waits for what must come. Never a measure of speed."""
 
 Event = dict[str, Any]
@@ -154,7 +154,9 @@ class ForkServer:
         """Process id of the helper."""
         return self._process.pid
 
-    def start(self, function: str, spec: dict[str, Any], *, held: bool = False, log: Path | None = None) -> Process:
+    def start(
+        self, function: str, spec: dict[str, Any], *, held: bool = False, log: Path | None = None
+    ) -> Process:
         """Run ``function(spec)`` of :mod:`.runner` in a new child.
 
         Args:
@@ -188,13 +190,12 @@ class ForkServer:
         return int(self._ask({"do": "reap", "pid": pid})["code"])
 
     def _ask(self, request: dict[str, Any], handles: list[int] | None = None) -> dict[str, Any]:
-        with self._lock:
+        answer = b""
+        with self._lock, contextlib.suppress(ConnectionError):
             socket.send_fds(self._socket, [json.dumps(request).encode() + b"\n"], handles or [])
-            answer = b""
-            while not answer.endswith(b"\n"):
-                chunk = self._socket.recv(1 << 16)
-                assert chunk, f"the fork server is gone:\n{self.log.read_text()[-3000:]}"
+            while not answer.endswith(b"\n") and (chunk := self._socket.recv(1 << 16)):
                 answer += chunk
+        assert answer.endswith(b"\n"), f"the fork server is gone:\n{self.log.read_text()[-3000:]}"
         read: dict[str, Any] = json.loads(answer)
         return read
 
@@ -204,4 +205,4 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not come about"
-        time.sleep(0.005)
+        time.sleep(0.03)

@@ -22,26 +22,29 @@ from typing import Any
 from databricks.sdk import WorkspaceClient
 from databricks.sdk.core import Config
 from databricks_openai import AsyncDatabricksOpenAI
-from databricks_supervisor import SupervisorError, create_supervisor_graph
-from databricks_supervisor.client import SupervisorClient
-from databricks_supervisor.items import items_from_message
-from databricks_supervisor.ledger.sql import SqlLedger
 from langgraph.checkpoint.postgres import PostgresSaver
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.types import Command
 
+from databricks_supervisor import SupervisorError, create_supervisor_graph
+from databricks_supervisor.client import SupervisorClient
+from databricks_supervisor.items import items_from_message
+from databricks_supervisor.ledger.sql import SqlLedger
+
 picture = importlib.import_module("databricks_supervisor.graph")
 
 Spec = dict[str, Any]
+
 
 def drive(spec: Spec) -> None:
     """Run the graph in an event loop.
 
     Args:
         spec: ``store`` (kind, address), ``durability``, ``host``, ``thread``, ``input`` (None, {"ask": TEXT} or
-            {"answer": VALUE}; "look" runs nothing), and optionally ``token``, ``options`` (of the graph), ``login_s``, ``die_at`` [moment, nth], ``cancel_s`` (seconds after the POST began), ``debug``.
+            {"answer": VALUE}; "look" runs nothing), and optionally ``token``, ``options`` (of the graph),
+            ``login_s``, ``die_at`` [moment, nth], ``cancel_s`` (seconds after the POST began), ``debug``.
     """
     _prepare(spec)
     try:

@@ -22,7 +22,11 @@ Case = tuple[Any, ...]
 
 WORDS = ("first", "second", "third", "fourth")
 ITEMS: Items = [
-    {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": f"The {word} part."}]}
+    {
+        "type": "message",
+        "role": "assistant",
+        "content": [{"type": "output_text", "text": f"The {word} part."}],
+    }
     for word in WORDS
 ]
 PACE = {"items": ITEMS, "duration_s": 0.6}
@@ -177,7 +181,7 @@ class Story:
         assert [message["id"] for message in answer] == [f"{response_id}:{n}" for n in range(len(expected))]
 
 
-def in_parallel(check: Callable[..., None], cases: Iterable[Case]) -> None:
+def in_parallel(check: Callable[..., None], cases: Iterable[Case], *, workers: int = 4) -> None:
     """Check every case, a few at a time (most of a story is waiting).
 
     Raises:
@@ -192,7 +196,7 @@ def in_parallel(check: Callable[..., None], cases: Iterable[Case]) -> None:
             error.add_note(f"in the case {case}")
             errors.append(error)
 
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(workers) as pool:
         list(pool.map(run, cases))
     if errors:
         raise ExceptionGroup(f"{len(errors)} cases failed", errors)

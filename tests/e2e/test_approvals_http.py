@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from databricks_supervisor import create_supervisor_graph
-from databricks_supervisor.items import items_from_message
 from langchain_core.tools import BaseTool, StructuredTool
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.types import Command
 from openai import AsyncOpenAI
 
+from databricks_supervisor import create_supervisor_graph
+from databricks_supervisor.items import items_from_message
 from tests.e2e.approvals import check_thread, check_told_once, output_of
 from tests.e2e.conftest import SEED
 from tests.local_supervisor_process import RESPONSES, LocalSupervisor

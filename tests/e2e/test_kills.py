@@ -158,4 +158,3 @@ def answer_of(end: Event, *, approve: bool) -> dict[str, Any]:
     assert [request["name"] for request in asked["value"]["action_requests"]] == ["resubmit_job"]
     decision = {"type": "approve"} if approve else {"type": "reject", "message": "not twice"}
     return {asked["id"]: {"decisions": [decision]}}
-

@@ -19,7 +19,7 @@ LOST = {
     "the answer takes too long": "timeout:10",
 }
 """What happens to the first POST after its job was accepted. The next POST is answered."""
-NOT_ACCEPTED = ("drop", 500, 502, 504, 408, 409, "garbage")
+NOT_ACCEPTED = ("drop", 502, 409, "garbage")
 """What happens to the first POST instead of accepting it."""
 
 NewStory = Callable[..., Story]

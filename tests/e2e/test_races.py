@@ -74,6 +74,7 @@ def check_at_once(story: Story, given: object, processes: int) -> None:
         run.go()
     ends = [run.end() for run in runs]
     assert [end.get("error") for end in ends] == [None] * processes
+    assert story.submissions == 1
     (job,) = story.service.submissions(story.name)["jobs"]
     for end in ends:
         # Its own result; the thread's state may be that of another one which is not so far yet.

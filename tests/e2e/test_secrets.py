@@ -25,7 +25,9 @@ FAULTS: dict[str, dict[str, Any]] = {
     "answered": {},
     "401 at the POST": {"create_error_forever": {"status": 401, "message": SAID}},
     "403 at the POST": {"create_error_forever": {"status": 403, "message": SAID}},
-    "400 at the POST": {"create_error_forever": {"status": 400, "code": "INVALID_PARAMETER_VALUE", "message": SAID}},
+    "400 at the POST": {
+        "create_error_forever": {"status": 400, "code": "INVALID_PARAMETER_VALUE", "message": SAID}
+    },
     "500 at the POST": {"create_error_forever": {"status": 500, "message": SAID}},
     "401 at a poll": {"retrieve_error_forever": {"status": 401, "message": SAID}},
     "403 at a poll": {"retrieve_error_forever": {"status": 403, "message": SAID}},
@@ -93,5 +95,5 @@ def content(store: Store) -> bytes:
         tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
         for (table,) in tables:
             for row in connection.execute(sql.SQL("SELECT * FROM {}").format(sql.Identifier(table))):
-                found += [value if isinstance(value, bytes) else json.dumps(value, default=str).encode() for value in row]
+                found += [value if isinstance(value, bytes) else str(value).encode() for value in row]
     return b"\n".join(found)

@@ -9,9 +9,7 @@ from tests.e2e.stories import PACE, Store, Story
 from tests.local_supervisor_process import LocalSupervisor
 
 
-def test_a_run_survives_the_death_of_the_service(
-    forks: ForkServer, tmp_path: Path
-) -> None:
+def test_a_run_survives_the_death_of_the_service(forks: ForkServer, tmp_path: Path) -> None:
     with LocalSupervisor(tmp_path / "service") as service:
         story = Story(forks, service, Store("sqlite", str(tmp_path / "thread.sqlite")))
         story.behaviour = {**PACE, "duration_s": 2.0}

@@ -33,7 +33,8 @@ def test_a_run_stopped_during_the_post_keeps_the_job_and_a_resume_finds_it(
 @pytest.mark.parametrize("how", WAYS)
 def test_a_run_stopped_during_the_post_keeps_the_job_fifty_times(how: str, new_story: NewStory) -> None:
     in_parallel(
-        lambda number: stop(new_story(STORES[number % 2]), how, number), [(number,) for number in range(TIMES)]
+        lambda number: stop(new_story(STORES[number % 2]), how, number),
+        [(number,) for number in range(TIMES)],
     )
 
 

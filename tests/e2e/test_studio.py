@@ -20,7 +20,7 @@ from tests.e2e.studio_process import GRAPH, Studio, Values, environment, wait_fo
 from tests.local_supervisor_process import LocalSupervisor
 
 TOKEN = "recognisable-7c41f0-token"
-ASK_LOGGED = re.compile(r"BlockingError|Blocking call to")
+BLOCKING = re.compile(r"BlockingError|Blocking call to")
 ASKS = {"approvals": [{"name": "publish", "server_label": "reports", "arguments": {"title": "Sales"}}]}
 APPROVE = {"type": "approve"}
 
@@ -53,9 +53,13 @@ def server(service: LocalSupervisor, tmp_path_factory: pytest.TempPathFactory) -
     _clients[studio] = studio.start()
     try:
         yield studio
-        assert not ASK_LOGGED.search(studio.log.read_text())
     finally:
-        studio.end(signal.SIGKILL)
+        studio.end(signal.SIGTERM)
+    assert not BLOCKING.search(studio.log.read_text())
+    files = [file for file in studio.directory.rglob("*") if file.is_file()]
+    assert {"state.sqlite", "log.txt", ".langgraph_ops.pckl"} <= {file.name for file in files}
+    holding = [file.name for file in files if TOKEN.encode() in file.read_bytes()]
+    assert holding == [], "the token was stored or logged"
 
 
 @pytest.fixture
@@ -116,16 +120,18 @@ def test_the_drawing_is_the_graph(client: SyncLangGraphClient) -> None:
 # ---- a run
 
 
-def test_a_stream_has_progress_each_message_once_and_the_answer_in_chunks(
-    client: SyncLangGraphClient, service: LocalSupervisor
+@pytest.mark.parametrize("duration", [0.05, 0.8], ids=["at once", "bit by bit"])
+def test_a_stream_has_progress_each_message_once_in_order_and_the_answer_in_chunks(
+    client: SyncLangGraphClient, service: LocalSupervisor, duration: float
 ) -> None:
     text = "All of them sold well. " * 30
-    question = _question(items=[_message("First."), _message(text)], duration_s=0.6)
+    hosted = {"type": "function_call", "call_id": "c1", "name": "system__ai__genie_query", "arguments": "{}"}
+    output = {"type": "function_call_output", "call_id": "c1", "output": "| units |"}
+    question = _question(items=[_message("First."), hosted, output, _message(text)], duration_s=duration)
     thread = client.threads.create()["thread_id"]
     modes: Any = ["values", "updates", "messages-tuple", "custom"]
-    parts = list(client.runs.stream(thread, GRAPH, input=_asked(question), stream_mode=modes))
     by_mode: dict[str, list[Any]] = {}
-    for part in parts:
+    for part in client.runs.stream(thread, GRAPH, input=_asked(question), stream_mode=modes):
         by_mode.setdefault(part.event, []).append(part.data)
     assert set(by_mode) == {"metadata", "values", "updates", "messages", "custom"}
     # Progress: of one job, from its start to its end.
@@ -133,20 +139,18 @@ def test_a_stream_has_progress_each_message_once_and_the_answer_in_chunks(
     assert {event["type"] for event in progress} == {"supervisor.progress"}
     assert len({event["response_id"] for event in progress}) == 1
     assert progress[-1]["status"] == "completed"
-    assert progress[-1]["items"] == 2
+    assert progress[-1]["items"] == 4
     # Messages: each text once, the long one in chunks that add up to it.
     chunks: dict[str, list[str]] = {}
     for message, _ in by_mode["messages"]:
         chunks.setdefault(message["id"], []).append(message["content"])
-    assert ["".join(said) for said in chunks.values()] == ["First.", text]
-    assert [len(said) > 1 for said in chunks.values()] == [False, True]
+    assert ["".join(said) for said in chunks.values()] == ["First.", "", "| units |", text]
+    assert [len(said) > 1 for said in chunks.values()] == [False, False, False, True]
     # Values and updates tell the same story under the same ids.
-    ids = [message["id"] for message in by_mode["values"][-1]["messages"] if message["type"] == "ai"]
+    ids = [message["id"] for message in by_mode["values"][-1]["messages"] if message["type"] != "human"]
     assert ids == list(chunks)
-    updated = [
-        message["id"] for update in by_mode["updates"] for message in (update.get("poll") or {}).get("messages", [])
-    ]
-    assert updated == ids
+    polls = [update["poll"] for update in by_mode["updates"] if update.get("poll")]
+    assert [message["id"] for poll in polls for message in poll.get("messages", [])] == ids
     assert _count(service, question) == 1
 
 
@@ -224,9 +228,8 @@ def test_a_run_that_interrupts_another_joins_its_job_or_is_told_that_the_thread_
     refused: Any = client.runs.join(thread, other["run_id"])
     assert refused["__error__"]["error"] == "ThreadBusyError"
     assert "is busy with another question" in refused["__error__"]["message"]
-    same = client.runs.create(thread, GRAPH, input=_asked(question))
+    client.runs.create(thread, GRAPH, input=_asked(question))
     again = client.runs.create(thread, GRAPH, input=_asked(question), multitask_strategy="interrupt")
-    assert client.runs.get(thread, same["run_id"])["run_id"]
     result: Any = client.runs.join(thread, again["run_id"])
     assert _texts(result) == [question, "One."]
     assert _count(service, question) == 1
@@ -250,7 +253,9 @@ def test_an_assistant_s_settings_reach_the_service(
     client: SyncLangGraphClient, service: LocalSupervisor
 ) -> None:
     assistant: Any = client.assistants.create(
-        GRAPH, context={"model": "databricks-gpt-oss-120b", "instructions": "Be brief.", "polling": 0.2}, name="brief"
+        GRAPH,
+        context={"model": "databricks-gpt-oss-120b", "instructions": "Be brief.", "polling": 0.2},
+        name="brief",
     )
     question = _question(reply="Yes.", duration_s=0.2)
     thread = client.threads.create()["thread_id"]
@@ -260,18 +265,32 @@ def test_an_assistant_s_settings_reach_the_service(
     assert body["model"] == "databricks-gpt-oss-120b"
     assert body["instructions"] == "Be brief."
     changed: Any = client.assistants.update(assistant["assistant_id"], context={"polling": -1})
-    refused: Any = client.runs.wait(
-        thread, changed["assistant_id"], input=_asked("x"), raise_error=False
-    )
+    refused: Any = client.runs.wait(thread, changed["assistant_id"], input=_asked("x"), raise_error=False)
     assert refused["__error__"]["error"] == "ConfigurationError"
 
 
 def test_an_error_is_told_in_words(client: SyncLangGraphClient) -> None:
-    question = _question(final_status="failed", error={"code": "x", "message": "The warehouse is away."}, duration_s=0.2)
+    question = _question(
+        final_status="failed", error={"code": "x", "message": "The warehouse is away."}, duration_s=0.2
+    )
     thread = client.threads.create()["thread_id"]
     result: Any = client.runs.wait(thread, GRAPH, input=_asked(question), raise_error=False)
     assert result["__error__"]["error"] == "JobFailedError"
     assert "The warehouse is away." in result["__error__"]["message"]
+
+
+def test_a_refusal_that_repeats_the_token_is_told_without_it(
+    client: SyncLangGraphClient, service: LocalSupervisor
+) -> None:
+    service.set_behaviour(create_error_forever={"status": 403, "message": f"Bearer {TOKEN} may not."})
+    try:
+        thread = client.threads.create()["thread_id"]
+        result: Any = client.runs.wait(thread, GRAPH, input=_asked(_question()), raise_error=False)
+    finally:
+        service.clear_behaviour()
+    assert result["__error__"]["error"] == "PermissionDeniedError"
+    assert "may not" in result["__error__"]["message"]
+    assert TOKEN not in result["__error__"]["message"]
 
 
 def test_a_deleted_thread_starts_anew(client: SyncLangGraphClient, service: LocalSupervisor) -> None:
@@ -288,71 +307,45 @@ def test_a_deleted_thread_starts_anew(client: SyncLangGraphClient, service: Loca
 # ---- the server goes away
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
-def test_a_server_that_went_away_goes_on_with_its_jobs(
-    server: Studio, service: LocalSupervisor, how: signal.Signals
-) -> None:
+def test_a_server_that_was_stopped_goes_on_with_its_runs(server: Studio, service: LocalSupervisor) -> None:
     client = _clients[server]
-    polled, asking = _question(reply="Polled.", duration_s=6), _question(**ASKS, duration_s=0.2)
-    polling, waiting = (client.threads.create()["thread_id"] for _ in range(2))
-    client.runs.wait(waiting, GRAPH, input=_asked(asking))
-    client.runs.create(polling, GRAPH, input=_asked(polled))
-    _submitted(client, polling)
-    client = _restart(server, how)
-    for thread in (polling, waiting):
-        client.threads.create(thread_id=thread, if_exists="do_nothing", graph_id=GRAPH)
-    result = _brought_to_its_end(client, polling)
-    assert _texts(result) == [polled, "Polled."]
-    assert _count(service, polled) == 1
-    assert len(_interrupts(client, waiting)) == 1
-    client.runs.wait(waiting, GRAPH, command={"resume": {"decisions": [APPROVE]}})
-    assert _job(client, waiting)["ended"]
-    assert _count(service, asking) == 2
+    waiting, asking = _waiting_thread(client)
+    polling, polled = _polling_thread(client)
+    client = _restart(server, signal.SIGTERM)
+    _answered_once(client, service, polling, polled)
+    _approved_once(client, service, waiting, asking)
 
 
-def test_an_old_answer_that_the_server_gives_again_answers_nothing_new(
+def test_a_server_that_was_killed_loses_no_job_and_gives_no_old_answer_to_a_new_question(
     server: Studio, service: LocalSupervisor
 ) -> None:
-    """Killed while the follow-up is under way, the server starts the run of the answer again, as it was."""
+    """Killed while a follow-up is under way, the server runs the answer that led to it again."""
     client = _clients[server]
-    question = _question(**ASKS, duration_s=0.2)
-    thread = client.threads.create()["thread_id"]
-    client.runs.wait(thread, GRAPH, input=_asked(question))
-    service.set_behaviour(answer_delay_s=40)
+    waiting, asking = _waiting_thread(client)
+    sending, sent = _waiting_thread(client)
+    service.set_behaviour(answer_delay_s=60)
     try:
-        run = client.runs.create(thread, GRAPH, command={"resume": {"decisions": [APPROVE]}})["run_id"]
-        wait_for(lambda: {} if _count(service, question) == 2 else None, "the follow-up")
+        run = client.runs.create(sending, GRAPH, command={"resume": {"decisions": [APPROVE]}})["run_id"]
+        wait_for(lambda: {} if _count(service, sent) == 2 else None, "the follow-up")
         kept = server.directory / ".langgraph_api" / ".langgraph_ops.pckl"
-        wait_for(lambda: {} if uuid.UUID(run).bytes in kept.read_bytes() else None, "the server's own record")
-        client = _restart(server, signal.SIGKILL)
+        pickled = uuid.UUID(run).bytes[::-1]
+        wait_for(lambda: {} if pickled in kept.read_bytes() else None, "the server's own record of the run")
     finally:
         service.clear_behaviour()
-    _at_rest(client, thread)
-    [asked] = _interrupts(client, thread)
+    polling, polled = _polling_thread(client)
+    client = _restart(server, signal.SIGKILL)
+    # Of what began in its last seconds, the server knows nothing; the checkpoints do.
+    client.threads.create(thread_id=polling, if_exists="do_nothing", graph_id=GRAPH)
+    _answered_once(client, service, polling, polled)
+    _approved_once(client, service, waiting, asking)
+    _at_rest(client, sending)
+    [asked] = _interrupts(client, sending)
     assert asked["kind"] == "repeat_submission"
-    assert _count(service, question, "posts") == 2
     client.runs.wait(
-        thread, GRAPH, command={"resume": {"decisions": [{"type": "reject"}]}}, raise_error=False
+        sending, GRAPH, command={"resume": {"decisions": [{"type": "reject"}]}}, raise_error=False
     )
-    assert _job(client, thread)["ended"]
-    assert _count(service, question, "posts") == 2
-
-
-def test_no_secret_is_stored_or_logged(server: Studio, service: LocalSupervisor) -> None:
-    client = _clients[server]
-    thread = client.threads.create()["thread_id"]
-    client.runs.wait(thread, GRAPH, input=_asked(_question(reply="Yes.", duration_s=0.2)))
-    service.set_behaviour(create_error_forever={"status": 403, "message": f"Bearer {TOKEN} may not."})
-    try:
-        client.runs.wait(thread, GRAPH, input=_asked(_question()), raise_error=False)
-    finally:
-        service.clear_behaviour()
-    wait_for(lambda: {} if "may not" in server.log.read_text() else None, "the error")
-    _restart(server, signal.SIGTERM)
-    files = [file for file in server.directory.rglob("*") if file.is_file()]
-    assert {"state.sqlite", "log.txt", ".langgraph_ops.pckl"} <= {file.name for file in files}
-    for file in files:
-        assert TOKEN.encode() not in file.read_bytes(), file.name
+    assert _job(client, sending)["ended"]
+    assert _count(service, sent) == 2
 
 
 def test_without_a_workspace_the_local_supervisor_answers(tmp_path: Path) -> None:
@@ -364,7 +357,7 @@ def test_without_a_workspace_the_local_supervisor_answers(tmp_path: Path) -> Non
             asked = _asked('Which product sold best last quarter? [[local: {"duration_s": 0.3}]]')
             result: Any = client.runs.wait(thread, GRAPH, input=asked)
             assert "had the highest revenue" in _texts(result)[-1]
-            assert not ASK_LOGGED.search(studio.log.read_text())
+            assert not BLOCKING.search(studio.log.read_text())
         finally:
             studio.end(signal.SIGTERM)
 
@@ -411,11 +404,15 @@ def _job(client: SyncLangGraphClient, thread: str) -> Values:
 
 
 def _submitted(client: SyncLangGraphClient, thread: str) -> Values:
-    return wait_for(lambda: job if (job := _job(client, thread)).get("response_id") else None, "the submission")
+    return wait_for(
+        lambda: job if (job := _job(client, thread)).get("response_id") else None, "the submission"
+    )
 
 
 def _interrupts(client: SyncLangGraphClient, thread: str) -> list[Values]:
-    return [asked["value"] for task in client.threads.get_state(thread)["tasks"] for asked in task["interrupts"]]
+    return [
+        asked["value"] for task in client.threads.get_state(thread)["tasks"] for asked in task["interrupts"]
+    ]
 
 
 def _last_input(service: LocalSupervisor, question: str) -> list[Values]:
@@ -432,6 +429,35 @@ def _at_rest(client: SyncLangGraphClient, thread: str) -> None:
         return {} if all(run["status"] not in ("pending", "running") for run in runs) else None
 
     wait_for(look, "the end of the runs")
+
+
+def _waiting_thread(client: SyncLangGraphClient) -> tuple[str, str]:
+    """A thread that waits for an approval, and its question."""
+    question = _question(**ASKS, duration_s=0.2)
+    thread = client.threads.create()["thread_id"]
+    client.runs.wait(thread, GRAPH, input=_asked(question))
+    return thread, question
+
+
+def _polling_thread(client: SyncLangGraphClient) -> tuple[str, str]:
+    """A thread whose job runs, and its question."""
+    question = _question(reply="Polled.", duration_s=4)
+    thread = client.threads.create()["thread_id"]
+    client.runs.create(thread, GRAPH, input=_asked(question))
+    _submitted(client, thread)
+    return thread, question
+
+
+def _answered_once(client: SyncLangGraphClient, service: LocalSupervisor, thread: str, question: str) -> None:
+    assert _texts(_brought_to_its_end(client, thread)) == [question, "Polled."]
+    assert _count(service, question) == 1
+
+
+def _approved_once(client: SyncLangGraphClient, service: LocalSupervisor, thread: str, question: str) -> None:
+    assert len(_interrupts(client, thread)) == 1
+    client.runs.wait(thread, GRAPH, command={"resume": {"decisions": [APPROVE]}})
+    assert _job(client, thread)["ended"]
+    assert _count(service, question) == 2
 
 
 def _brought_to_its_end(client: SyncLangGraphClient, thread: str) -> Values:

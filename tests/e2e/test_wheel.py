@@ -9,7 +9,6 @@ import site
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,26 +61,24 @@ def uv() -> str:
 
 
 @pytest.fixture(scope="module")
-def wheel(uv: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def wheel(uv: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     run(uv, "build", "--wheel", "--out-dir", folder, ROOT)
     (built,) = folder.glob("*.whl")
-    yield built
+    return built
 
 
 def test_the_wheel_holds_the_library_alone(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"databricks_supervisor"}
     assert "databricks_supervisor/py.typed" in names
-    sources = {
-        str(file.relative_to(ROOT / "graph")) for file in (ROOT / "graph").rglob("*.py")
-    }
+    sources = {str(file.relative_to(ROOT / "graph")) for file in (ROOT / "graph").rglob("*.py")}
     assert {name for name in names if name.endswith(".py")} == sources
 
 
 def test_importing_the_library_loads_neither_the_sdk_nor_mlflow() -> None:
-    code = "import sys, databricks_supervisor; print([n for n in ('databricks_openai', 'mlflow') if n in sys.modules])"
-    assert run(sys.executable, "-c", code, cwd=ROOT).strip() == "[]"
+    code = "import sys, databricks_supervisor; print({'databricks_openai', 'mlflow'} & {*sys.modules})"
+    assert run(sys.executable, "-c", code, cwd=ROOT).strip() == "set()"
 
 
 def test_the_wheel_works_beside_a_graph_and_an_agent_server_of_the_applications_own(
@@ -119,7 +116,11 @@ def check(python: Path, service: LocalSupervisor, folder: Path) -> None:
     (application / "main.py").write_text(MAIN)
     (application / "agent_server" / "__init__.py").touch()
     environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))},
+        **{
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("PYTHON", "VIRTUAL_ENV"))
+        },
         "DATABRICKS_HOST": service.url,
         "DATABRICKS_TOKEN": "x",
         "NO_PROXY": "127.0.0.1",

@@ -247,7 +247,7 @@ async def test_the_claim_of_a_worker_that_is_dead_is_unknown_at_once() -> None:
     assert action.runs == 0
 
 
-@pytest.mark.parametrize("worker", [OTHER_HOST, this_worker()])
+@pytest.mark.parametrize("worker", [OTHER_HOST, this_worker()], ids=["elsewhere", "here"])
 async def test_the_young_claim_of_a_worker_that_may_live_is_waited_for(worker: str, sleeps: Sleeps) -> None:
     ledger, effect = await claimed_by(worker, Clock())
     assert await look(ledger, KEY, lifetime_s=LIFETIME_S) is None

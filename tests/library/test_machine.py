@@ -196,7 +196,8 @@ class Machine(RuleBasedStateMachine):
             answer = {"decisions": [{"type": "approve" if yes else "reject"} for yes in decisions.values()]}
         elif form == "bare" and len(decisions) == 1:
             answer = say[0]
-        by_position = answer is not decisions and form != "typed" and not by_interrupt
+        named = by_interrupt or form not in ("decisions", "bare")
+        by_position = () if named else tuple(decisions.values())
         if by_interrupt:
             answer = {shown.interrupt.id: answer}
         self._answered(number, shown, answer, decisions, by_position, fresh=True, to_the_end=to_the_end)
@@ -213,13 +214,13 @@ class Machine(RuleBasedStateMachine):
         answer: Any = {"ids": decisions, "map": {shown.interrupt.id: decisions}, "bare": yes}[form]
         if form == "bare" and now is not None:  # It names nothing: it is an answer to what is pending.
             shown, decisions = now, dict.fromkeys(now.ids, yes) if len(now.ids) == 1 else {}
-        self._answered(number, shown, answer, decisions, by_position=form == "bare")
+        self._answered(number, shown, answer, decisions, by_position=(yes,) if form == "bare" else ())
 
     @precondition(lambda self: self.pending and self.may_start())
     @rule(number=index, answer=malformed)
     def answer_nonsense(self, number: int, answer: Any) -> None:
         assert self.pending is not None
-        self._answered(number, self.pending, answer, {}, by_position=False)
+        self._answered(number, self.pending, answer, {})
 
     def _answered(
         self,
@@ -227,7 +228,7 @@ class Machine(RuleBasedStateMachine):
         shown: Shown,
         answer: Any,
         decisions: dict[str, bool],
-        by_position: bool,
+        by_position: tuple[bool, ...] = (),
         *,
         fresh: bool = False,
         to_the_end: bool = False,

@@ -1,0 +1,193 @@
+"""Supervisors in a larger graph: twenty branches that ask the same, and calls of a tool, killed and resumed."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import SEED
+from tests.e2e.forks import ROOT, Event, ForkServer, wait_until
+from tests.e2e.stories import Store, Story, in_parallel
+from tests.local_supervisor_process import LocalSupervisor
+
+ASKS = {
+    "reply": "I would publish it.",
+    "approvals": [{"name": "publish", "server_label": "reports", "arguments": {"title": "Sales"}}],
+    "rounds": [{"reply": "Here it is."}],
+}
+CONNECTION = {"type": "uc_connection", "uc_connection": {"name": "reports"}}
+APPROVE = {"decisions": [{"type": "approve"}]}
+REJECT = {"decisions": [{"type": "reject"}]}
+WIDTH = {"send": 20, "wrapped": 20, "tools": 4, "agent": 4, "task": 4}
+
+KILLS = [
+    # The moment, as a share of the branches that have passed it, and whether a POST can be under way then.
+    ("posting", 0.5, True),
+    ("recorded", 0.5, True),
+    ("recorded", 1.0, False),
+    ("submit returns", 1.0, False),
+    ("polling", 1.5, False),
+    ("last poll returns", 0.5, False),
+    ("turn ended", 1.0, False),
+]
+MATRIX = list(itertools.product(WIDTH, ("sync", "async"), KILLS))
+
+NewStory = Callable[..., Story]
+
+
+class FanOutForks(ForkServer):
+    """A fork server whose children run :mod:`.fan_out_runner`."""
+
+    def __enter__(self) -> FanOutForks:
+        ours, theirs = socket.socketpair()
+        self._socket = ours
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.e2e.fan_out_runner", str(theirs.fileno())],
+                cwd=ROOT,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        theirs.close()
+        self._ask({"do": "hello"})
+        return self
+
+
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FanOutForks]:
+    """Starts processes whose supervisors have a parent."""
+    with FanOutForks(tmp_path_factory.mktemp("fan-out-forks") / "stderr.txt") as server:
+        yield server
+
+
+@pytest.fixture
+def new_story(
+    forks: FanOutForks, service: LocalSupervisor, shared_postgres: Store, tmp_path: Path
+) -> NewStory:
+    """Makes a question that is asked in all branches of a parent."""
+
+    def make(shape: str, durability: str = "sync", store: str = "sqlite", **behaviour: Any) -> Story:
+        said = {"reply": "Here it is.", "duration_s": 0.3}
+        story = Story(forks, service, shared_postgres, durability, behaviour={**said, **behaviour})
+        story.spec |= {"shape": shape, "width": WIDTH[shape], "options": {"tools": [CONNECTION]}}
+        if store == "sqlite":
+            story.store = Store("sqlite", str(tmp_path / f"{story.thread}.sqlite"))
+        return story
+
+    return make
+
+
+def answers(end: Event) -> int:
+    """How many answers the parent has."""
+    assert end["status"] == "answered", end
+    found = [*end["answers"], *(text for _, text in end["texts"])]
+    return sum(text == "Here it is." for text in found)
+
+
+def kinds(end: Event) -> set[str]:
+    return {asked["value"]["kind"] for asked in end["asked"]}
+
+
+@pytest.mark.parametrize("shape", WIDTH)
+def test_each_branch_is_a_job_and_the_next_turn_has_new_ones(new_story: NewStory, shape: str) -> None:
+    story = new_story(shape)
+    for turn in (1, 2):
+        process = story.start(story.again)
+        assert answers(process.end()) == (1 if shape == "task" else turn) * WIDTH[shape]
+        assert story.submissions == turn * WIDTH[shape]
+        said = {event["response_id"] for event in process.events if event["event"] == "progress"}
+        assert len(said) == WIDTH[shape]
+
+
+@pytest.mark.parametrize("shape", ["send", "wrapped", "agent"])
+def test_approvals_are_answered_in_any_order_by_any_process(new_story: NewStory, shape: str) -> None:
+    chance = random.Random(f"{SEED} {shape}")
+    story = new_story(shape, **ASKS)
+    end = story.run(story.again)
+    waiting = {asked["id"] for asked in end["asked"]}
+    assert len(waiting) == WIDTH[shape]
+    while waiting:
+        some = chance.sample(sorted(waiting), min(len(waiting), chance.choice([1, 5, 12])))
+        end = story.run({"answer": dict.fromkeys(some, APPROVE)})
+        assert {asked["id"] for asked in end["asked"]} == waiting - set(some)
+        waiting -= set(some)
+    assert answers(end) == WIDTH[shape]
+    assert story.submissions == 2 * WIDTH[shape]
+
+
+def test_calls_in_one_task_ask_one_after_the_other(new_story: NewStory) -> None:
+    story = new_story("tools", **ASKS)
+    end = story.run(story.again)
+    seen = set()
+    for number in range(1, WIDTH["tools"] + 1):
+        [asked] = end["asked"]
+        seen.add(asked["value"]["response_id"])
+        assert len(seen) == number  # Another one each time,
+        assert (
+            story.submissions < WIDTH["tools"] + number
+        )  # and nothing is sent for those that were not shown.
+        end = story.run({"answer": APPROVE})
+    assert answers(end) == WIDTH["tools"]
+    assert story.submissions == 2 * WIDTH["tools"]
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_killed_in_the_middle_and_resumed_no_branch_submits_twice(new_story: NewStory, part: int) -> None:
+    chance = random.Random(f"{SEED} fan-out")
+    cases = [("send", "async", KILLS[2]), ("send", "sync", KILLS[4]), *chance.sample(MATRIX, 6)]
+    in_parallel(lambda *case: survive(new_story, *case), cases[part::4], workers=2)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("store", ["sqlite", "postgres"])
+@pytest.mark.parametrize("shape", WIDTH)
+def test_the_whole_matrix(new_story: NewStory, shape: str, store: str) -> None:
+    cases = [(*case, store) for case in MATRIX if case[0] == shape]
+    in_parallel(lambda *case: survive(new_story, *case), cases, workers=2)
+
+
+def survive(
+    new_story: NewStory, shape: str, durability: str, kill: tuple[str, float, bool], store: str = "sqlite"
+) -> None:
+    """Kill a run at a moment, resume it, and count."""
+    moment, share, may_be_unknown = kill
+    width = WIDTH[shape]
+    story = new_story(shape, durability, store)
+    process = story.start(story.again, die_at=[moment, max(1, round(share * width))])
+    assert process.wait() == -signal.SIGKILL
+    end = story.resume()
+    if end["asked"]:
+        assert may_be_unknown, end
+    while end["asked"]:
+        assert kinds(end) == {"repeat_submission"}
+        before = story.submissions
+        end = story.run({"answer": {asked["id"]: APPROVE for asked in end["asked"]}})
+        assert story.submissions > before
+        story.approvals += story.submissions - before
+    assert answers(end) == width
+    assert story.submissions - story.approvals <= width
+    if not may_be_unknown:
+        assert story.submissions == width
+
+
+@pytest.mark.parametrize("shape", WIDTH)
+def test_a_second_attempt_while_the_first_one_lives_finds_its_jobs(new_story: NewStory, shape: str) -> None:
+    story = new_story(shape, duration_s=2)
+    first = story.start(story.again)
+    wait_until(lambda: story.submissions == WIDTH[shape], "the submissions")
+    second = story.start(None)
+    for process in (first, second):
+        assert answers(process.end()) == WIDTH[shape]
+    assert story.submissions == WIDTH[shape]

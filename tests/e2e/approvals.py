@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from tests.e2e.forks import ROOT, Event, ForkServer
+from tests.e2e.forks import Event, ForkServer
 from tests.e2e.stories import Items, Store, Story
 from tests.local_supervisor_process import RESPONSES, LocalSupervisor
 
@@ -24,22 +21,8 @@ NewErrand = Callable[..., "Errand"]
 class ErrandForks(ForkServer):
     """A fork server whose children run :mod:`.approvals_runner`."""
 
-    def __enter__(self) -> ErrandForks:
-        ours, theirs = socket.socketpair()
-        self._socket = ours
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.e2e.approvals_runner", str(theirs.fileno())],
-                cwd=ROOT,
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        theirs.close()
-        self._ask({"do": "hello"})
-        return self
+    def __init__(self, log: Path) -> None:
+        super().__init__(log, "tests.e2e.approvals_runner")
 
 
 def errand_forks(folder: Path) -> Iterator[ErrandForks]:

@@ -67,8 +67,8 @@ def new_story(
 @pytest.fixture(autouse=True)
 def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """No test leaves a process behind."""
+    keep = {child.pid for child in psutil.Process().children(recursive=True)}
     yield
-    keep = set()
     if "forks" in request.fixturenames:
         forks: ForkServer = request.getfixturevalue("forks")
         assert forks.leftovers() == [], "the test left children of the fork server behind"
@@ -78,14 +78,10 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     left = [
         child
         for child in psutil.Process().children(recursive=True)
-        if child.pid not in keep | _long_lived and "postgres" not in child.name()
+        if child.pid not in keep and "postgres" not in child.name()
     ]
-    _long_lived.update(keep)
     for child in left:
         with contextlib.suppress(psutil.NoSuchProcess):
             child.kill()
     psutil.wait_procs(left, timeout=10)
     assert left == [], "the test left processes behind"
-
-
-_long_lived: set[int] = set()

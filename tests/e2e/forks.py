@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 120.0
@@ -117,19 +117,21 @@ class ForkServer:
 
     Args:
         log: Gets the stderr of every child.
+        module: What the helper runs; its children run a function of it.
     """
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, module: str = "tests.e2e.fork_server") -> None:
         self.log = log
+        self._module = module
         self._lock = threading.Lock()
         self._children: list[Process] = []
 
-    def __enter__(self) -> ForkServer:
+    def __enter__(self) -> Self:
         ours, theirs = socket.socketpair()
         self._socket = ours
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.e2e.fork_server", str(theirs.fileno())],
+                [sys.executable, "-m", self._module, str(theirs.fileno())],
                 cwd=ROOT,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,

@@ -7,7 +7,7 @@ import pickle
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import databricks_supervisor
@@ -119,6 +119,7 @@ AROUND = st.text(max_size=20).map(lambda text: text + " ") | st.sampled_from(
 @given(data=st.data())
 def test_no_credential_is_left_in_any_text(kind: str, data: st.DataObject) -> None:
     text, secret = data.draw(CREDENTIALS[kind])
+    assume(text.count(secret) == 1)  # "password" may be a password too, and stays a word.
     before, after = (
         data.draw(AROUND),
         data.draw(st.sampled_from(["", " ", ")", '"', "'", ",", "\n", ". And so on"])),

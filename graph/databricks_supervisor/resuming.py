@@ -9,7 +9,7 @@ there the answer to one approval would give the next one too. So an answer is fo
 from __future__ import annotations
 
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -60,7 +60,7 @@ def answer_in_time(input: Any, *, interrupted: bool) -> Any:
 
 
 async def address_answer(config: RunnableConfig, place: RunnableConfig, access: Access) -> RunnableConfig:
-    """Under a parent: give the answer to the question that it is for, once, or to none of this graph.
+    """Under a parent: give each answer to the question that it is for, once, or to none of this graph.
 
     Args:
         config: The config that reaches the graph's entry.
@@ -68,56 +68,61 @@ async def address_answer(config: RunnableConfig, place: RunnableConfig, access: 
         access: The checkpointer in force.
     """
     configurable = config.get(CONF, {})
-    scratchpad = configurable.get(CONFIG_KEY_SCRATCHPAD)
-    if scratchpad is None or scratchpad.get_null_resume(False) is None:
-        return config
-    by_id: dict[str, Any] = {}
-    root: RunnableConfig = {
+    by_id: dict[str, Any] = dict(configurable.get(CONFIG_KEY_RESUME_MAP) or {})
+    scratchpad: Any = configurable.get(CONFIG_KEY_SCRATCHPAD)
+    is_bare = scratchpad is not None and scratchpad.get_null_resume(False) is not None
+    own = await access.get_tuple(place) if is_bare or by_id else None
+    asking = _interrupts(own)
+    root = _root(configurable, place)
+    takes_bare = False
+    if is_bare:
+        shown = _interrupts(await access.get_tuple(root))
+        mine = [id for id in asking if id in shown]
+        if len(mine) == 1 and (answer := scratchpad.get_null_resume(True)) is not None:
+            takes_bare, by_id[mine[0]] = True, answer
+        scratchpad = replace(scratchpad, get_null_resume=_no_answer)
+    if own is not None:
+        for id in asking.keys() & by_id.keys():
+            if await _kept(own, asking[id], id, by_id[id], place[CONF]["checkpoint_ns"], access):
+                del by_id[id]
+    if takes_bare:
+        await access.put_writes(root, [(RESUME, None)], NULL_TASK_ID)
+    return patch_configurable(config, {CONFIG_KEY_SCRATCHPAD: scratchpad, CONFIG_KEY_RESUME_MAP: by_id})
+
+
+async def _kept(
+    own: CheckpointTuple, task: str, id: str, answer: Any, namespace: str, access: Access
+) -> bool:
+    """Keep an answer as LangGraph does when a node gets it: a neighbour's question may end this run before that.
+
+    Returns:
+        Whether the node finds it there; not if a graph asked that one of the caller's functions runs.
+    """
+    found = [value for by, channel, value in own.pending_writes or [] if (by, channel) == (task, RESUME)]
+    given = list(found[0]) if found else []
+    for node, number in itertools.product(_ASKING, range(len(given) + 1)):
+        if id == _interrupt_id(f"{namespace}|{node}:{task}", number):
+            if number == len(given):
+                await access.put_writes(own.config, [(RESUME, [*given, answer])], task)
+            return True
+    return False
+
+
+def _root(configurable: Mapping[str, Any], place: RunnableConfig) -> RunnableConfig:
+    """Address of the checkpoint with which LangGraph keeps a bare answer."""
+    return {
         CONF: {
             "thread_id": place[CONF]["thread_id"],
             "checkpoint_ns": "",
-            "checkpoint_id": configurable.get(CONFIG_KEY_CHECKPOINT_MAP, {}).get(""),
+            "checkpoint_id": (configurable.get(CONFIG_KEY_CHECKPOINT_MAP) or {}).get(""),
         }
     }
-    shown, own = _interrupts(await access.get_tuple(root)), await access.get_tuple(place)
-    asking = _interrupts(own)
-    mine = [id for id in asking if id in shown]
-    if own is not None and len(mine) == 1 and (answer := scratchpad.get_null_resume(True)) is not None:
-        task, given = asking[mine[0]], _answers(own, asking[mine[0]])
-        slot = _slot(mine[0], place[CONF]["checkpoint_ns"], task, len(given))
-        if slot is None:  # A graph that one of the caller's functions runs asked it.
-            by_id = {mine[0]: answer}
-        elif slot == len(given):
-            # Kept as LangGraph keeps it, so that it is not lost if a neighbour's question ends this run.
-            await access.put_writes(own.config, [(RESUME, [*given, answer])], task)
-        await access.put_writes(root, [(RESUME, None)], NULL_TASK_ID)
-    return patch_configurable(
-        config,
-        {
-            CONFIG_KEY_SCRATCHPAD: replace(scratchpad, get_null_resume=_no_answer),
-            CONFIG_KEY_RESUME_MAP: {**(configurable.get(CONFIG_KEY_RESUME_MAP) or {}), **by_id},
-        },
-    )
 
 
 def _interrupts(saved: CheckpointTuple | None) -> dict[str, str]:
     """The tasks that asked last, by the ids of their interrupts."""
     writes = (saved.pending_writes if saved is not None else None) or []
     return {found.id: task for task, channel, value in writes if channel == INTERRUPT for found in value}
-
-
-def _answers(saved: CheckpointTuple, task: str) -> list[Any]:
-    """The answers that a task was given."""
-    found = [value for id, channel, value in saved.pending_writes or [] if (id, channel) == (task, RESUME)]
-    return list(found[0]) if found else []
-
-
-def _slot(id: str, namespace: str, task: str, given: int) -> int | None:
-    """Which of a task's questions an interrupt is, by number; ``None`` if it is another graph's."""
-    for node, number in itertools.product(_ASKING, range(given + 1)):
-        if id == _interrupt_id(f"{namespace}|{node}:{task}", number):
-            return number
-    return None
 
 
 def _no_answer(_consume: bool = False) -> None:

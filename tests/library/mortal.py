@@ -247,14 +247,14 @@ class MortalTransport(httpx2.AsyncBaseTransport):
     Args:
         process: Who uses it.
         app: The service, as an ASGI application.
-        sent: Called with each request that was or may have been sent, what became of it, and the answer.
+        sent: Called with each request that was or may have been sent, its kind first, and the answer to it.
     """
 
     def __init__(
         self,
         process: Process,
         app: Any,
-        sent: Callable[[str, httpx2.Request, Verdict, httpx2.Response | None], None],
+        sent: Callable[[str, httpx2.Request, httpx2.Response | None], None],
     ) -> None:
         self.process, self._sent = process, sent
         self._inner = httpx2.ASGITransport(app=app)
@@ -273,7 +273,7 @@ class MortalTransport(httpx2.AsyncBaseTransport):
             if verdict is not Verdict.LOST:
                 raw = await self._inner.handle_async_request(request)
                 answer = httpx2.Response(raw.status_code, headers=raw.headers, content=await raw.aread())
-            self._sent(kind, request, verdict, answer)
+            self._sent(kind, request, answer)
             if verdict is Verdict.BROKEN:
                 return httpx2.Response(503, text="upstream connect error")
             if answer is None or verdict is Verdict.UNANSWERED:

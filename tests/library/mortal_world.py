@@ -171,6 +171,7 @@ class World:
     seen: dict[str, str] = field(default_factory=dict)
     faults: Counter[str] = field(default_factory=Counter)
     ends: Counter[str] = field(default_factory=Counter)
+    paused: bool = False
     wrong: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -274,6 +275,17 @@ class World:
     def _drives(self, process: Process) -> bool:
         return any(driver.process is process for driver in self.busy())
 
+    async def pause(self, seconds: float) -> None:
+        """Let time pass, in which processes that wait at their gates do nothing."""
+        self.paused = True
+        await self.loop.forward(seconds)
+
+    async def lose(self, process: Process, verdict: Verdict) -> None:
+        """Let the next thing that a process does, a request, go wrong."""
+        kind = process.release(verdict)
+        self.faults[f"{kind} {verdict.name}"] += 1
+        await self.loop.quiet()
+
     async def kill(self, process: Process) -> None:
         """As ``kill -9``."""
         process.kill()
@@ -300,9 +312,7 @@ class World:
     def _ran(self, call_id: str) -> None:
         self.runs[call_id] += 1
 
-    def _sent(self, kind: str, request: Any, verdict: Verdict, answer: httpx2.Response | None) -> None:
-        if verdict is not Verdict.GO:
-            self.faults[f"{kind} {verdict.name}"] += 1
+    def _sent(self, kind: str, request: Any, answer: httpx2.Response | None) -> None:
         if kind == "cancel":
             self.cancels += 1
         if kind != "post":
@@ -365,6 +375,9 @@ class World:
         shown = Shown(state.interrupts[0], job["turn_id"], job["round"])
         if all(shown.interrupt.id != other.interrupt.id for other in self.shown):
             self.shown.append(shown)
+        apart = not self.paused and not any(driver.overlapped for driver in self.drivers)
+        sound = apart and not self.faults and not any(process.dead for process in self.processes.values())
+        assert not (sound and shown.kind != "mcp_approval"), f"{shown}: and nothing was lost"
         return shown
 
     # -- the rules
@@ -474,6 +487,13 @@ class World:
         if not overlapped:
             lost = self.seen.keys() - {str(message.id) for message in messages}
             assert not lost, f"was in the thread and is not any more: {lost}"
+        job = values.get("job") or {}
+        if job.get("ended") and not job.get("failure") and not overlapped:
+            response = self.store.get(job["response_id"])
+            assert response is not None
+            assert len(delivered[response.id]) == len(_own(response)), (
+                f"not all of it: {delivered[response.id]}"
+            )
         self.seen.update({str(message.id): message.text for message in messages})
 
     async def _judge(self, driver: Driver) -> None:
@@ -514,22 +534,21 @@ class World:
         )
         return isinstance(error, SupervisorError) and {
             "ThreadBusyError": driver.what == "ask" and (driver.on_busy == "reject" or driver.overlapped),
-            "TurnEndedError": driver.overlapped or self.given_up,
+            # Of two runs at once the older turn's may write last: then the thread shows a turn that is over.
+            "TurnEndedError": self.given_up or any(other.overlapped for other in self.drivers),
             "NothingToResumeError": driver.what != "ask" and driver.nothing_on_disk,
             "JobFailedError": "failed" in statuses,
             "JobIncompleteError": "incomplete" in statuses,
             "JobCancelledError": self.cancels > 0,
             "SubmissionUnknownError": self.policies.on_unknown != "ask" or refused,
             "CallUnknownError": self.policies.on_unknown == "fail",
-            "ServiceUnavailableError": bool(
-                self.faults["post UNREACHABLE"] or self.faults["post OVERLOADED"]
-            ),
+            "ServiceUnavailableError": bool(self.faults),
             "InvalidAnswerError": driver.what == "answer" and driver.given is not None,
         }.get(type(error).__name__, False)
 
     @property
     def given_up(self) -> bool:
-        """Whether a new message, which ends the turn that waits before it opens its own, may not have come to that."""
+        """Whether a new message, which ends the turn that waits, may have ended before it opened its own."""
         return any(
             driver.what == "ask" and (driver.process.dead or driver.cancelled) for driver in self.drivers
         )

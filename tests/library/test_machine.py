@@ -46,14 +46,11 @@ policies = st.builds(
     durability=st.sampled_from(["sync", "inherit"]),
 )
 on_busy = st.sampled_from(["reject", "reject", "cancel", "wait"])
-legs = st.fixed_dictionaries(
-    {},
-    optional={
-        "reply": st.sampled_from(["Let me see.", "Done."]),
-        "calls": st.lists(st.sampled_from(["note", "note", "stumble"]), min_size=1, max_size=2),
-        "approvals": st.lists(st.sampled_from(["publish", "publish", NEVER_ASKED]), min_size=1, max_size=2),
-    },
-)
+calls = st.lists(st.sampled_from(["note", "note", "stumble"]), min_size=1, max_size=2)
+approvals = st.lists(st.sampled_from(["publish", "publish", NEVER_ASKED]), min_size=1, max_size=2)
+legs = st.fixed_dictionaries({"approvals": approvals}, optional={"reply": st.just("Let me see.")})
+legs |= st.fixed_dictionaries({"calls": calls}, optional={"reply": st.just("Let me see.")})
+legs |= st.fixed_dictionaries({"calls": calls, "approvals": approvals})
 forms = st.fixed_dictionaries(
     {
         "polls_to_finish": st.integers(1, 3),
@@ -202,6 +199,21 @@ class Machine(RuleBasedStateMachine):
             answer = {shown.interrupt.id: answer}
         self._answered(number, shown, answer, decisions, by_position, fresh=True, to_the_end=to_the_end)
 
+    @precondition(lambda self: self.pending and self.may_start())
+    @rule(say=st.lists(st.booleans(), min_size=2, max_size=2), turns=st.lists(st.integers(1, 6), max_size=12))
+    def answer_at_once(self, say: list[bool], turns: list[int]) -> None:
+        """Two people answer at the same time, and not the same."""
+        shown = self.pending
+        assert shown is not None
+        drivers = []
+        for values in (say, [not value for value in say]):
+            decisions = dict(zip(shown.ids, values, strict=False))
+            drivers.append(self.run(self.world.answer(self.world.start(), shown, decisions)))
+        for number, times in enumerate(turns):
+            self.run(self.world.advance(drivers[number % 2].process, times))
+        for driver in drivers:
+            self.run(self.world.complete(driver))
+
     @precondition(lambda self: self.world.shown and self.may_start())
     @rule(
         number=index, which=st.integers(0, 5), yes=st.booleans(), form=st.sampled_from(["ids", "bare", "map"])
@@ -275,7 +287,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(busy)
     @rule(seconds=st.sampled_from([1.0, 12.0, 400.0]))
     def time_passes(self, seconds: float) -> None:
-        self.run(self.loop.forward(seconds))
+        self.run(self.world.pause(seconds))
 
     # -- what goes wrong
 
@@ -292,6 +304,38 @@ class Machine(RuleBasedStateMachine):
         self.totals["cancellations"] += 1
         self.run(self.world.cancel(driver, after=after))
 
+    @precondition(busy)
+    @rule(
+        number=index,
+        moment=moments,
+        more=st.integers(0, 2),
+        then=st.sampled_from(["ask", "ask", "resume", "wait"]),
+    )
+    def kill_at(self, number: int, moment: str, more: int, then: str) -> None:
+        """Kill a process around an effect of that kind; another one goes on."""
+        driver = self.driver(number)
+        self.advance_until(number, moment, more)
+        self.totals["kills"] += 1
+        self.run(self.world.kill(driver.process))
+        if then == "ask":
+            self.run_to_the_end(self.world.ask(self.world.start(), driver.text or self.asked[-1], "wait"))
+        elif then == "resume":
+            self.run_to_the_end(self.world.drive("resume", self.world.start(), None))
+
+    @precondition(busy)
+    @rule(number=index, moment=moments, after=st.booleans())
+    def cancel_at(self, number: int, moment: str, after: bool) -> None:
+        """Cancel a run in front of an effect of that kind, or between the effect and its answer."""
+        driver = self.driver(number)
+        self.advance_until(number, moment, 0)
+        if driver.alive:
+            self.totals["cancellations"] += 1
+            self.run(self.world.cancel(driver, after=after))
+            self.run_to_the_end(self.world.drive("resume", self.world.start(), None))
+
+    def run_to_the_end(self, started: Any) -> None:
+        self.run(self.world.complete(self.run(started)))
+
     def requests(self) -> list[Process]:
         return [
             p for p in self.world.live() if p.waiting and p.waiting[0].kind in ("post", "retrieve", "cancel")
@@ -301,8 +345,7 @@ class Machine(RuleBasedStateMachine):
     @rule(number=index, verdict=st.sampled_from(list(Verdict)[2:]))
     def lose(self, number: int, verdict: Verdict) -> None:
         requests = self.requests()
-        requests[number % len(requests)].release(verdict)
-        self.run(self.loop.quiet())
+        self.run(self.world.lose(requests[number % len(requests)], verdict))
 
 
 _worlds: list[World] = []

@@ -44,9 +44,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         while True:
             await asyncio.sleep(0)
             if self.outside:
-                time.sleep(0.0001)
+                self._let_others_run()
             elif not self._ready:  # type: ignore[attr-defined]
                 return
+
+    def _let_others_run(self) -> None:
+        time.sleep(0.0001)
 
     async def jump(self) -> bool:
         """Let time pass until the next thing that was to happen later has happened; False if there is none."""

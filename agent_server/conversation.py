@@ -118,7 +118,7 @@ class Conversation:
         question, answer = _last_turn(snapshot.messages)
         return Look(
             exists=True,
-            finished=not state.next and not state.interrupts,
+            finished=_is_finished(snapshot.job) and not state.interrupts,
             pending=[Pending(each.id, each.value) for each in state.interrupts],
             question=question,
             answer=answer,
@@ -172,6 +172,12 @@ def text_of(item: Item) -> str:
         return content
     parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
     return "\n\n".join(text for part in parts if (text := str(part.get("text") or part.get("refusal") or "")))
+
+
+def _is_finished(job: Job | None) -> bool:
+    """Whether the turn is over and all of it was said. (LangGraph's ``next`` is empty also while writes wait.)"""
+    failure = job.get("failure") if job else None
+    return job is not None and bool(job.get("ended")) and (failure is None or failure.get("said", False))
 
 
 def _last_turn(messages: Sequence[BaseMessage]) -> tuple[str, str]:

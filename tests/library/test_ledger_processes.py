@@ -134,7 +134,6 @@ def test_what_was_recorded_survives_the_kill_of_the_process(url: str) -> None:
     assert is_dead(effect.worker)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_ledger_works_on_both_sides_of_a_fork(url: str) -> None:
     with processes(1, "fork", url) as [process]:
         answer = process.answer()

@@ -7,6 +7,7 @@ import contextvars
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import Any
 
@@ -15,6 +16,15 @@ from langchain_core.runnables import RunnableConfig
 
 from databricks_supervisor.portal import both_faces, run_sync
 from tests.library.scene import CONFIG, scene
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c_interrupts() -> Iterator[None]:
+    """Also where the tests run in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
 
 who = contextvars.ContextVar("who", default="nobody")
 

@@ -152,7 +152,8 @@ async def _wait(
 ) -> None:
     """Wait until the turn may have ended, driving it where its state is: its own driver may be gone."""
     try:
-        if not nested and snapshot.has(turn.turn_id):
+        # What waits for a person while an effect of it is under way is not to be driven, or it only asks again.
+        if not nested and snapshot.has(turn.turn_id) and not snapshot.interrupted:
             await drive()
         else:
             await run.time.sleep(WAIT_S)

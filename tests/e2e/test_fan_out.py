@@ -5,9 +5,6 @@ from __future__ import annotations
 import itertools
 import random
 import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import SEED
-from tests.e2e.forks import ROOT, Event, ForkServer, wait_until
+from tests.e2e.forks import Event, ForkServer, wait_until
 from tests.e2e.stories import Store, Story, in_parallel
 from tests.local_supervisor_process import LocalSupervisor
 
@@ -34,7 +31,7 @@ KILLS = [
     ("recorded", 0.5, True),
     ("recorded", 1.0, False),
     ("submit returns", 1.0, False),
-    ("polling", 1.5, False),
+    ("polling", 1.0, True),
     ("last poll returns", 0.5, False),
     ("turn ended", 1.0, False),
 ]
@@ -46,22 +43,8 @@ NewStory = Callable[..., Story]
 class FanOutForks(ForkServer):
     """A fork server whose children run :mod:`.fan_out_runner`."""
 
-    def __enter__(self) -> FanOutForks:
-        ours, theirs = socket.socketpair()
-        self._socket = ours
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.e2e.fan_out_runner", str(theirs.fileno())],
-                cwd=ROOT,
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        theirs.close()
-        self._ask({"do": "hello"})
-        return self
+    def __init__(self, log: Path) -> None:
+        super().__init__(log, "tests.e2e.fan_out_runner")
 
 
 @pytest.fixture(scope="module")

@@ -115,14 +115,22 @@ def test_calls_in_one_task_ask_one_after_the_other(new_story: NewStory) -> None:
     seen = set()
     for number in range(1, WIDTH["tools"] + 1):
         [asked] = end["asked"]
+        if asked["value"]["kind"] == "repeat_submission":
+            break  # See below.
         seen.add(asked["value"]["response_id"])
         assert len(seen) == number  # Another one each time,
         assert (
             story.submissions < WIDTH["tools"] + number
         )  # and nothing is sent for those that were not shown.
         end = story.run({"answer": APPROVE})
+    repeats = 0
+    while (
+        end["status"] == "waits"
+    ):  # A neighbour's question ended the run while this one's POST was under way.
+        repeats += end["asked"][0]["value"]["kind"] == "repeat_submission"
+        end = story.run({"answer": APPROVE})
     assert answers(end) == WIDTH["tools"]
-    assert story.submissions == 2 * WIDTH["tools"]
+    assert 2 * WIDTH["tools"] <= story.submissions <= 2 * WIDTH["tools"] + repeats
 
 
 @pytest.mark.parametrize("part", range(4))

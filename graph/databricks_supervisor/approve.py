@@ -48,7 +48,13 @@ async def approve(state: SupervisorState, config: RunnableConfig) -> dict[str, A
             return {"job": {**job, "complaint": str(error)}}
     standing = await decide(run, job, answers, get_stream_writer())
     others = await recorded_decisions(run.ledger, job["turn_id"], job["round"])
-    decided: Job = {**job, "decisions": {**made, **others, **standing}, "complaint": None}
+    known = {**made, **others, **standing}
+    requested = {str(item["id"]) for item in pending.approvals}
+    decided: Job = {
+        **job,
+        "decisions": {id: decision for id, decision in known.items() if id in requested},
+        "complaint": None,
+    }
     if any(item["id"] not in decided["decisions"] for item in pending.approvals):
         return {"job": decided}
     messages = [

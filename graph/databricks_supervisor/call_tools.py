@@ -18,6 +18,7 @@ from langgraph.prebuilt import ToolNode
 from langgraph.types import Command, interrupt
 
 from .approvals import Question, answer_schema, ask, read_answer
+from .decisions import record_decision
 from .effects import Done, Nothing, Unknown, look, once
 from .endings import end_without_answer, was_followed
 from .errors import CallUnknownError, ConfigurationError, InvalidAnswerError, TurnEndedError
@@ -181,9 +182,15 @@ async def _decided(
     permits = dict(job.get("call_permits", {}))
     for call, found in unknown:
         call_id = str(call["call_id"])
-        decision = decisions.get(call_id)
-        if decision is None:
+        given = decisions.get(call_id)
+        if given is None:
             continue
+        asked = Decision(approve=given["approve"], by=given["by"], asked={"name": call["name"]})
+        if "reason" in given:
+            asked["reason"] = given["reason"]
+        decision = await record_decision(
+            run.ledger, job["turn_id"], job["round"], f"repeat_{found.attempt}_{call_id}", asked
+        )
         if decision["approve"]:
             permits[call_id] = found.attempt
             continue

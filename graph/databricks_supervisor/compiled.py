@@ -13,7 +13,7 @@ from langgraph._internal._constants import CONF, CONFIG_KEY_TASK_ID
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.graph.state import CompiledStateGraph, StateGraph
 
-from .entry import Drive, Entrance, Parts
+from .entry import Drive, Entrance, Entry, Parts
 from .errors import ConfigurationError
 from .ledgers import Ledgers
 from .portal import run_sync
@@ -77,27 +77,24 @@ class CompiledSupervisorGraph(CompiledStateGraph[Any, Any, Any, Any]):
         self.parts = parts
         self.sync_durability = sync_durability
 
-    async def astream(
-        self,
-        input: Any,
-        config: RunnableConfig | None = None,
-        *,
-        context: Any = None,
-        durability: Any = None,
-        **kwargs: Any,
-    ) -> AsyncIterator[Any]:
-        """As ``CompiledStateGraph.astream``.
+    async def aenter(self, input: Any, config: RunnableConfig | None = None, *, context: Any = None) -> Entry:
+        """Enter a run without driving it: find or open its turn. For a server that tells the turn's id first.
+
+        Args:
+            input: As for :meth:`astream`.
+            config: As for :meth:`astream`.
+            context: As for :meth:`astream`.
+
+        Returns:
+            What :meth:`astream` takes as its input, with the same context, in this process.
 
         Raises:
-            InvalidInputError: There is no question in the input.
-            ThreadBusyError: Another question of the thread is under way.
-            NothingToResumeError: Nothing is on disk to resume.
-            ConfigurationError: The run cannot be safe as it is set up.
+            InvalidInputError, ThreadBusyError, NothingToResumeError, ConfigurationError: As :meth:`astream`.
         """
 
         async def drive(config: RunnableConfig) -> None:
             stream: Any = super(CompiledSupervisorGraph, self).astream(
-                None, config, context=context, durability=self._durability(saver, durability)
+                None, config, context=context, durability=self._durability(saver, None)
             )
             async with aclosing(stream) as chunks:
                 async for _ in chunks:
@@ -107,8 +104,27 @@ class CompiledSupervisorGraph(CompiledStateGraph[Any, Any, Any, Any]):
         saver = self._saver(config)
         access = Access(saver.aget_tuple, saver.aput_writes) if saver is not None else _NO_ACCESS
         entrance = self._entrance(saver, access, drive)
-        entry = await entrance.enter(input, config, ensure_config(self.config, config), context)
-        kwargs["durability"] = self._durability(saver, durability)
+        return await entrance.enter(input, config, ensure_config(self.config, config), context)
+
+    async def astream(
+        self,
+        input: Any,
+        config: RunnableConfig | None = None,
+        *,
+        context: Any = None,
+        durability: Any = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[Any]:
+        """As ``CompiledStateGraph.astream``; takes what :meth:`aenter` returned, too.
+
+        Raises:
+            InvalidInputError: There is no question in the input.
+            ThreadBusyError: Another question of the thread is under way.
+            NothingToResumeError: Nothing is on disk to resume.
+            ConfigurationError: The run cannot be safe as it is set up.
+        """
+        entry = input if isinstance(input, Entry) else await self.aenter(input, config, context=context)
+        kwargs["durability"] = self._durability(self._saver(entry.config), durability)
         stream: Any = super().astream(entry.input, entry.config, context=context, **kwargs)
         async with aclosing(stream) as chunks:
             async for chunk in chunks:
@@ -168,6 +184,12 @@ class CompiledSupervisorGraph(CompiledStateGraph[Any, Any, Any, Any]):
         schema = super().get_input_jsonschema(config)
         properties = schema.get("properties", {})
         properties.pop("job", None)
+        properties["tools"] = {
+            "title": "Tools",
+            "type": "array",
+            "items": {"type": "object"},
+            "description": "Optional. Schemas of functions that the caller runs itself.",
+        }
         properties["turn_id"] = {
             "title": "Turn Id",
             "type": "string",

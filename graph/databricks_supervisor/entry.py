@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import BaseMessage, RemoveMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph._internal._config import patch_configurable
 from langgraph._internal._constants import (
@@ -28,11 +28,11 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from .busy import make_way
 from .clients import Clients
 from .errors import ConfigurationError, ForeignThreadError, SupervisorError
-from .given import asks, check_resumable, context_of, messages_of
+from .given import asks, check_resumable, context_of, messages_of, removed_ids, tools_of
 from .ledgers import Ledgers
 from .position import position_of, step_of, task_namespace
 from .resuming import Access, address_answer, answer_in_time
-from .run import RUN_KEY, Run, Time
+from .run import RUN_KEY, Headers, Run, Time
 from .settings import Settings
 from .snapshot import Snapshot, snapshot_of
 from .turns import Asked, Busy, Entered, Thread, checked_id, enter, first_job, read_question
@@ -55,16 +55,26 @@ class Parts:
     ledgers: Ledgers
     clients: Clients
     time: Time
+    headers: Headers
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What LangGraph's engine is given instead of what the caller gave."""
+    """What LangGraph's engine is given instead of what the caller gave.
+
+    Attributes:
+        input: The engine's input.
+        config: The engine's config.
+        run: What the nodes share.
+        turn_id: The turn that is driven; ``None`` where the state will tell.
+        begins: Whether the question is put into the state with it.
+    """
 
     input: Any
     config: RunnableConfig
     run: Run
     turn_id: str | None
+    begins: bool = False
 
     async def finished(self) -> None:
         """The run ended and its caller has everything: without a saver, only the ledger can know that."""
@@ -116,6 +126,7 @@ class Entrance:
             thread=checked_id("thread_id", str(configurable.get("thread_id") or uuid.uuid4())),
             clients=self.parts.clients,
             time=self.parts.time,
+            headers=self.parts.headers,
             resumable=self.saver is not None,
         )
         self._refuse_unsafe(run, nested=nested)
@@ -136,6 +147,7 @@ class Entrance:
             given = input if nested else answer_in_time(input, interrupted=snapshot.interrupted)
             return Entry(given, handed_on, run, None)
         asked = read_question(messages_of(input), input.get("turn_id"))
+        tools = tools_of(input, run.settings)
 
         async def drive_here() -> None:
             await self.drive(handed_on)
@@ -150,8 +162,10 @@ class Entrance:
         if self.stores_first:
             stored = replace(run, stored=lambda: where.wait_for(entered.turn.turn_id))
             handed_on = patch_configurable(handed_on, {RUN_KEY: stored})
-        given = {"messages": [*refusals, *entered.messages], "job": first_job(entered.turn.turn_id)}
-        return Entry(given, handed_on, run, entered.turn.turn_id)
+        removals = await where.removals(removed_ids(input))
+        messages = [*_still_sensible(refusals, removals), *removals, *entered.messages]
+        given = {"messages": messages, "job": first_job(entered.turn.turn_id, tools)}
+        return Entry(given, handed_on, run, entered.turn.turn_id, begins=True)
 
     async def _find_turn(
         self, run: Run, where: _Where, asked: Asked, drive: Callable[[], Awaitable[None]], *, nested: bool
@@ -210,6 +224,11 @@ class _Where:
         """What its latest checkpoint says now; or the one that the caller addressed."""
         return snapshot_of(await self._get_tuple(self.address), self._channels)
 
+    async def removals(self, ids: Collection[str]) -> list[RemoveMessage]:
+        """What takes these messages out of the state: those of them that are in it."""
+        there = {message.id for message in (await self.look()).messages} if ids else set()
+        return [RemoveMessage(id=id) for id in ids if id in there]
+
     async def wait_for(self, turn_id: str) -> None:
         """Wait until a turn's question is on disk; not for ever, as the ledger has the turn in any case.
 
@@ -223,6 +242,12 @@ class _Where:
                 return
             await asyncio.sleep(_STORED_EVERY_S)
         logger.warning("event=input_not_stored_yet turn=%s", turn_id)
+
+
+def _still_sensible(refusals: Sequence[BaseMessage], removals: Sequence[RemoveMessage]) -> list[BaseMessage]:
+    """The refusals whose requests stay in the conversation."""
+    gone = {str(removal.id).rpartition(":")[0] for removal in removals}
+    return [refusal for refusal in refusals if str(refusal.id).partition(":decision:")[0] not in gone]
 
 
 async def _settle(drive: Callable[[], Awaitable[None]], thread: str) -> None:

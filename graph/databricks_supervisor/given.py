@@ -11,9 +11,11 @@ from pydantic import ValidationError
 
 from .context import SupervisorContext
 from .errors import ConfigurationError, InvalidAnswerError, InvalidInputError, NothingToResumeError
+from .settings import Settings
 from .snapshot import Snapshot
+from .tools import read_tools
 
-__all__ = ["asks", "check_resumable", "context_of", "messages_of"]
+__all__ = ["asks", "check_resumable", "context_of", "messages_of", "removed_ids", "tools_of"]
 
 
 def asks(input: Any) -> bool:
@@ -58,6 +60,34 @@ def messages_of(input: Any) -> list[BaseMessage]:
     except Exception as error:
         raise InvalidInputError(f"The messages cannot be read: {error} Nothing was submitted.") from None
     return [message for message in messages if not isinstance(message, RemoveMessage)]
+
+
+def removed_ids(input: Mapping[str, Any]) -> list[str]:
+    """Ids of the messages that the caller takes out of the thread."""
+    given = input["messages"]
+    messages = given if isinstance(given, list | tuple) else [given]
+    return [str(message.id) for message in messages if isinstance(message, RemoveMessage)]
+
+
+def tools_of(input: Mapping[str, Any], settings: Settings) -> list[dict[str, Any]]:
+    """The function tools that the caller brings.
+
+    Raises:
+        InvalidInputError: One is no function's schema, or has the name of one of the graph's own.
+    """
+    given = input.get("tools") or []
+    if not isinstance(given, list) or any(
+        not isinstance(each, dict) or each.get("type") != "function" for each in given
+    ):
+        raise InvalidInputError(
+            'tools of a caller are function schemas: [{"type": "function", "name": "…", "parameters": {…}}]. '
+            "Nothing was submitted."
+        )
+    try:
+        read_tools([*settings.tools, *given])
+    except ConfigurationError as error:
+        raise InvalidInputError(f"{error} Nothing was submitted.") from None
+    return list(given)
 
 
 def context_of(given: Any, inherited: Any) -> SupervisorContext | None:

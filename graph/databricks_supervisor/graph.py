@@ -24,7 +24,7 @@ from .policy import ApprovalPolicy
 from .poll import poll
 from .portal import both_faces
 from .routes import after_approve, after_call_tools, after_poll, after_submit
-from .run import Time
+from .run import Headers, Time, no_headers
 from .schedule import Polling
 from .settings import GRACE_S, JOB_CAP_S, OnBusy, OnFailure, OnUnknownSubmission, Settings
 from .state import GraphInput, SupervisorOutput, SupervisorState
@@ -54,6 +54,7 @@ def create_supervisor_graph(
     unreachable_after_s: float = 300.0,
     not_found_grace_s: float = 10.0,
     max_rounds: int = 25,
+    request_headers: Headers = no_headers,
     time: Time | None = None,
 ) -> SupervisorGraph:
     """A graph that submits a question as a background job, once, and polls it to its answer.
@@ -82,6 +83,8 @@ def create_supervisor_graph(
         unreachable_after_s: Seconds of failing polls after which the run ends (the turn is kept).
         not_found_grace_s: Seconds for which a 404 is believed to pass.
         max_rounds: Most rounds of approvals and function calls in a turn.
+        request_headers: Gives more headers for each submission, such as a trace context (``traceparent``).
+            It is called when the POST is made; what it raises is logged, and the POST goes without.
         time: Clock, sleep and randomness, for tests.
 
     Returns:
@@ -121,7 +124,7 @@ def create_supervisor_graph(
         input_schema=GraphInput,
         output_schema=SupervisorOutput,
     )
-    graph.parts = Parts(settings, Ledgers(ledger), Clients(client_factory), time or Time())
+    graph.parts = Parts(settings, Ledgers(ledger), Clients(client_factory), time or Time(), request_headers)
     graph.add_node("submit", both_faces("submit", submit))
     graph.add_node("poll", both_faces("poll", poll))
     graph.add_node("approve", both_faces("approve", approve))

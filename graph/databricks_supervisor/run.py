@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -17,7 +17,7 @@ from .errors import ConfigurationError
 from .ledger import Ledger
 from .settings import Settings
 
-__all__ = ["RUN_KEY", "Run", "Time", "run_of"]
+__all__ = ["RUN_KEY", "Headers", "Run", "Time", "no_headers", "run_of"]
 
 # LangGraph copies configurable values into checkpoint metadata unless their key starts with "__".
 RUN_KEY = "__databricks_supervisor_run"
@@ -38,6 +38,15 @@ class Time:
     random: Callable[[], float] = field(default=random.random)
 
 
+Headers = Callable[[], Mapping[str, str]]
+"""Gives more headers for a submission, such as the trace context. Never a credential."""
+
+
+def no_headers() -> Mapping[str, str]:
+    """No more headers."""
+    return {}
+
+
 async def _at_once() -> None:
     return None
 
@@ -53,6 +62,7 @@ class Run:
         clients: Clients of the service.
         time: Time and chance.
         resumable: Whether a checkpointer is in force, so that an interrupt can be answered.
+        headers: More headers of a submission.
         stored: Waits until the question is in a checkpoint, where that is promised.
     """
 
@@ -62,6 +72,7 @@ class Run:
     clients: Clients
     time: Time
     resumable: bool
+    headers: Headers = no_headers
     stored: Callable[[], Awaitable[None]] = _at_once
 
     async def client(self) -> SupervisorClient:

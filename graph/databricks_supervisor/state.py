@@ -20,11 +20,19 @@ __all__ = [
 
 
 class Decision(TypedDict):
-    """What was decided about one approval request."""
+    """What was decided about one question.
+
+    Attributes:
+        approve: Yes or no.
+        by: ``"person"`` or ``"policy"``.
+        reason: Why not.
+        asked: What was asked about, where no item of the job says so (something of unknown outcome).
+    """
 
     approve: bool
     by: str
     reason: NotRequired[str]
+    asked: NotRequired[dict[str, Any]]
 
 
 class JobFailure(TypedDict):
@@ -55,6 +63,7 @@ class Job(TypedDict, total=False):
             graph, about calls of unknown outcome. While it is not set, one call that is the only one to ask.
         complaint: Why the last answer to an interrupt was not accepted.
         usage: Token counts, as the service gave them.
+        tools: Function tools of whoever asks: a call of one ends the turn, and its output begins the next.
         ended: Whether the turn is over.
         failure: Why it ended without an answer.
     """
@@ -73,6 +82,7 @@ class Job(TypedDict, total=False):
     asking: str | None
     complaint: str | None
     usage: dict[str, Any] | None
+    tools: list[dict[str, Any]]
     ended: bool
     failure: JobFailure | None
 
@@ -85,10 +95,19 @@ class SupervisorState(TypedDict):
 
 
 class SupervisorInput(TypedDict):
-    """What a caller gives: the question, and a ``turn_id`` if it wants to settle what is a repeat itself."""
+    """What a caller gives.
+
+    Attributes:
+        messages: The question. A ``RemoveMessage`` among them takes a message out of the thread, together with
+            the new turn and not without it.
+        turn_id: Two runs with one turn id are one turn; for callers that settle themselves what is a repeat.
+        tools: Schemas of functions that the caller runs itself (``{"type": "function", …}``): a call of one
+            ends the turn, and its output, as a ``ToolMessage``, is the next question.
+    """
 
     messages: Annotated[list[AnyMessage], add_messages]
     turn_id: NotRequired[str]
+    tools: NotRequired[list[dict[str, Any]]]
 
 
 class GraphInput(TypedDict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +13,7 @@ from langgraph.types import interrupt
 
 from .approvals import Question, answer_schema, ask, read_answer
 from .client import NotAccepted, Reply
+from .decisions import record_decision
 from .effects import Done, Nothing, Unknown, once
 from .endings import end_without_answer, was_followed
 from .errors import (
@@ -29,6 +31,8 @@ from .settings import Settings
 from .state import Job, SupervisorState
 
 __all__ = ["request_body", "submit"]
+
+logger = logging.getLogger(__name__)
 
 REFUSED_PATIENCE_S = 4.0
 OVERLOADED_PATIENCE_S = 60.0
@@ -69,8 +73,16 @@ async def submit(state: SupervisorState, config: RunnableConfig) -> dict[str, An
     return {"job": submitted}
 
 
-def request_body(settings: Settings, messages: Sequence[BaseMessage]) -> dict[str, Any]:
-    """The request for a background response (CONTRACT: Submit)."""
+def request_body(
+    settings: Settings, messages: Sequence[BaseMessage], tools: Sequence[dict[str, Any]] = ()
+) -> dict[str, Any]:
+    """The request for a background response (CONTRACT: Submit).
+
+    Args:
+        settings: The graph's settings.
+        messages: The conversation.
+        tools: Function tools of whoever asks, beside the graph's own.
+    """
     body: dict[str, Any] = {
         "model": settings.model,
         "input": request_input(messages),
@@ -80,8 +92,8 @@ def request_body(settings: Settings, messages: Sequence[BaseMessage]) -> dict[st
     }
     if settings.instructions:
         body["instructions"] = settings.instructions
-    if settings.tools:
-        body["tools"] = list(settings.tools)
+    if settings.tools or tools:
+        body["tools"] = [*settings.tools, *tools]
     return body
 
 
@@ -94,7 +106,8 @@ async def _submitted(run: Run, job: Job, messages: Sequence[BaseMessage]) -> Don
         client = await _client(run)
         try:
             reply = await client.create(
-                request_body(settings, messages),
+                request_body(settings, messages, job.get("tools", ())),
+                headers=_headers(run),
                 idempotency_key=f"{key.turn_id}-{key.round}-{attempt}",
                 timeout_s=settings.create_timeout_s,
             )
@@ -137,6 +150,14 @@ async def _submitted(run: Run, job: Job, messages: Sequence[BaseMessage]) -> Don
         return result
 
 
+def _headers(run: Run) -> dict[str, str]:
+    try:
+        return dict(run.headers())
+    except Exception as error:  # Nothing that only watches may hurt a job.
+        logger.warning("event=no_request_headers thread=%s reason=%s", run.thread, type(error).__name__)
+        return {}
+
+
 async def _client(run: Run) -> Any:
     try:
         return await run.client()
@@ -168,6 +189,8 @@ async def _unknown(run: Run, job: Job, unknown: Unknown) -> dict[str, Any]:
             decision = read_answer(answer, [question.id])[question.id]
         except InvalidAnswerError as invalid:
             return {"job": {**job, "complaint": str(invalid)}}
+        decision = {**decision, "asked": question.args}
+        decision = await record_decision(run.ledger, job["turn_id"], job["round"], question.id, decision)
         if decision["approve"]:
             return {"job": {**job, "permit": unknown.attempt, "complaint": None}}
         reason = decision.get("reason")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import BaseMessage, ToolMessage
 
 from .errors import InvalidInputError, ThreadBusyError, TurnMismatchError
 from .items.history import question, question_digest
@@ -91,6 +91,8 @@ def read_question(messages: Sequence[BaseMessage], turn_id: Any) -> Asked:
 
 
 def _says_something(message: BaseMessage) -> bool:
+    if isinstance(message, ToolMessage):
+        return True  # Some functions have nothing to say.
     parts = message.content if isinstance(message.content, list) else []
     return bool(str(message.text).strip()) or any(
         isinstance(part, dict) and part.get("type") not in ("text", "input_text") for part in parts
@@ -166,10 +168,22 @@ async def enter(ledger: Ledger, where: Thread, asked: Asked) -> Entered:
     return Entered(known, how, messages)
 
 
-def first_job(turn_id: str) -> Job:
-    """The job of a turn that nothing was submitted for yet."""
+def first_job(turn_id: str, tools: list[dict[str, Any]]) -> Job:
+    """The job of a turn that nothing was submitted for yet.
+
+    Args:
+        turn_id: The turn.
+        tools: Function tools of whoever asks.
+    """
     return Job(
-        turn_id=turn_id, round=0, response_id=None, status="new", decisions={}, ended=False, failure=None
+        turn_id=turn_id,
+        round=0,
+        response_id=None,
+        status="new",
+        decisions={},
+        tools=tools,
+        ended=False,
+        failure=None,
     )
 
 

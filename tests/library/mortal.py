@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import httpx2
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 
-from databricks_supervisor.ledger import Effect, EffectKey, Ledger, NewTurn, Turn
+from databricks_supervisor.ledger import Effect, EffectKey, EffectKind, Ledger, NewTurn, Turn
 
 T = TypeVar("T")
 
@@ -203,6 +203,12 @@ class MortalLedger:
 
     async def latest_turn(self, thread: str, position: str) -> Turn | None:
         return await self._do("latest_turn", thread, position)
+
+    async def open_turns(self, limit: int) -> list[Turn]:
+        return await self._do("open_turns", limit)
+
+    async def turns_with_effect(self, kind: EffectKind, id: str) -> list[Turn]:
+        return await self._do("turns_with_effect", kind, id)
 
     async def attach_turn(self, turn_id: str, step: int | None) -> None:
         await self._do("attach_turn", turn_id, step)

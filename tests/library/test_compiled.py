@@ -630,7 +630,7 @@ async def test_a_parent_can_hand_on_a_supervisor_context() -> None:
 def test_the_schemas_render_for_studio() -> None:
     graph = supervisor(ScriptedAgent(), tools=[WEB])
     given = graph.get_input_jsonschema()
-    assert set(given["properties"]) == {"messages", "turn_id"}
+    assert set(given["properties"]) == {"messages", "turn_id", "tools"}
     assert given["required"] == ["messages"]
     assert set(graph.get_output_jsonschema()["properties"]) == {"messages"}
     context = graph.get_context_jsonschema()

@@ -210,7 +210,7 @@ async def test_tables_of_a_newer_release_are_left_alone(
     await first._database.run(lambda connection: connection.execute(newer).rowcount)
     await first.aclose()
     for _ in range(2):
-        with pytest.raises(LedgerVersionError, match=r"version 2; .* version 1\. .* Upgrade"):
+        with pytest.raises(LedgerVersionError, match=r"version 3; .* version 2\. .* Upgrade"):
             await first.get_turn("turn")
 
 
@@ -220,19 +220,35 @@ async def test_tables_of_an_older_release_are_brought_up_to_date(
     url = f"sqlite:///{tmp_path}/ledger.db"
     await SqlLedger(url).open_turn(new_turn("turn"))
     add = "ALTER TABLE supervisor_turns ADD COLUMN more TEXT"
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", 3)
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", 4)
     monkeypatch.setattr(
         schema,
         "MIGRATIONS",
-        {1: lambda connection: connection.exec_driver_sql(add), 2: lambda connection: None},
+        {2: lambda connection: connection.exec_driver_sql(add), 3: lambda connection: None},
     )
     for _ in range(2):
         ledger = SqlLedger(url)
         assert await ledger.get_turn("turn") is not None
         await ledger.aclose()
     with sqlite3.connect(tmp_path / "ledger.db") as connection:
-        assert connection.execute("SELECT version FROM supervisor_ledger_version").fetchall() == [(3,)]
+        assert connection.execute("SELECT version FROM supervisor_ledger_version").fetchall() == [(4,)]
         assert connection.execute("SELECT more FROM supervisor_turns").fetchall() == [(None,)]
+
+
+async def test_the_first_release_s_tables_get_the_index_by_id(tmp_path: Path) -> None:
+    url, file = f"sqlite:///{tmp_path}/ledger.db", tmp_path / "ledger.db"
+    await SqlLedger(url).open_turn(new_turn("turn"))
+    with sqlite3.connect(file) as connection:
+        connection.execute("DROP INDEX supervisor_effects_by_id")
+        connection.execute("UPDATE supervisor_ledger_version SET version = 1")
+    ledger = SqlLedger(url)
+    await ledger.claim(KEY, "w")
+    assert [turn.turn_id for turn in await ledger.turns_with_effect(KEY.kind, KEY.id)] == ["turn"]
+    await ledger.aclose()
+    with sqlite3.connect(file) as connection:
+        names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")]
+        assert "supervisor_effects_by_id" in names
+        assert connection.execute("SELECT version FROM supervisor_ledger_version").fetchall() == [(2,)]
 
 
 async def test_a_failed_migration_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,8 +260,8 @@ async def test_a_failed_migration_changes_nothing(tmp_path: Path, monkeypatch: p
         connection.exec_driver_sql("nonsense")
 
     with monkeypatch.context() as patch:
-        patch.setattr(schema, "SCHEMA_VERSION", 2)
-        patch.setattr(schema, "MIGRATIONS", {1: fail})
+        patch.setattr(schema, "SCHEMA_VERSION", 3)
+        patch.setattr(schema, "MIGRATIONS", {2: fail})
         with pytest.raises(LedgerError, match="nonsense"):
             await SqlLedger(url).get_turn("turn")
     assert (await SqlLedger(url).claim(KEY, "w")).mine

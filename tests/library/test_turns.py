@@ -22,7 +22,7 @@ def ask(text: str = "How much?", *, turn_id: Any = None, history: list[BaseMessa
 
 
 def job_of(turn: Turn, *, ended: bool = False) -> Job:
-    return {**first_job(turn.turn_id), "ended": ended}
+    return {**first_job(turn.turn_id, []), "ended": ended}
 
 
 async def opened(ledger: MemoryLedger, where: Thread = TOP, asked: Asked | None = None) -> Entered:

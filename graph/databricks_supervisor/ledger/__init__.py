@@ -126,6 +126,14 @@ class Ledger(Protocol):
         """The turn opened last at (thread, position); an open one before any that ended."""
         ...
 
+    async def open_turns(self, limit: int) -> list[Turn]:
+        """Turns that are open, at most ``limit`` of them, the ones opened last first."""
+        ...
+
+    async def turns_with_effect(self, kind: EffectKind, id: str) -> list[Turn]:
+        """Turns that an effect of this kind and id was ever claimed for, the one opened last first."""
+        ...
+
     async def attach_turn(self, turn_id: str, step: int | None) -> None:
         """Note that the turn is driven from this parent superstep now."""
         ...

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from . import Effect, EffectKey, NewTurn, Turn
+from . import Effect, EffectKey, EffectKind, NewTurn, Turn
 from .rows import clash, dump, is_final, turn_ended, turn_mismatch
 
 __all__ = ["MemoryLedger"]
@@ -80,6 +80,22 @@ class MemoryLedger:
         """See :meth:`Ledger.latest_turn`."""
         with self._lock:
             return self._latest(thread, position)
+
+    async def open_turns(self, limit: int) -> list[Turn]:
+        """See :meth:`Ledger.open_turns`."""
+        with self._lock:
+            found = [turn for turn in self._turns.values() if turn.ended_at is None]
+            return sorted(found, key=lambda turn: turn.opened_at, reverse=True)[:limit]
+
+    async def turns_with_effect(self, kind: EffectKind, id: str) -> list[Turn]:
+        """See :meth:`Ledger.turns_with_effect`."""
+        with self._lock:
+            found = [
+                self._turns[turn_id]
+                for turn_id, keys in self._effects.items()
+                if any((key.kind, key.id) == (kind, id) for key in keys)
+            ]
+            return sorted(found, key=lambda turn: turn.opened_at, reverse=True)
 
     async def attach_turn(self, turn_id: str, step: int | None) -> None:
         """See :meth:`Ledger.attach_turn`."""

@@ -32,11 +32,9 @@ from ..errors import LedgerVersionError
 
 __all__ = ["MIGRATIONS", "SCHEMA_VERSION", "effects", "ledger_version", "metadata", "set_up", "turns"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of the tables that this release reads and writes."""
 
-MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {}
-"""What brings the tables from the version that is the key to the next one. Version 1 is the first."""
 
 _SET_UP_LOCK = 0x5355_5056_4C44_4752  # the advisory lock of set-up, a number of this package's own
 
@@ -92,12 +90,19 @@ A row without a worker is a claim that was given back. It stays, so that its att
 again: a record of the old attempt that comes late must not match a new one.
 """
 
+_by_id = Index("supervisor_effects_by_id", effects.c.id, effects.c.kind)
+"""For an answer that names nothing but what it answers."""
+
 ledger_version = Table(
     "supervisor_ledger_version",
     metadata,
     Column("version", Integer, primary_key=True, autoincrement=False),
 )
 """One row: the version of the tables."""
+
+
+MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {1: _by_id.create}
+"""What brings the tables from the version that is the key to the next one."""
 
 
 def set_up(connection: Connection) -> None:

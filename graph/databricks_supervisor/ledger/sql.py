@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from sqlalchemy.engine import URL
 from sqlalchemy.sql import Executable
 
-from . import Effect, EffectKey, NewTurn, Turn
+from . import Effect, EffectKey, EffectKind, NewTurn, Turn
 from .database import Database, Place
 from .places import place_of_psycopg, place_of_url
 from .rows import clash, dump, effect_of, is_final, turn_ended, turn_mismatch, turn_of
@@ -120,6 +120,14 @@ class SqlLedger:
         """See :meth:`Ledger.latest_turn`."""
         return await self._read_turn(self._sql.latest_turn, p_thread=thread, p_position=position)
 
+    async def open_turns(self, limit: int) -> list[Turn]:
+        """See :meth:`Ledger.open_turns`."""
+        return await self._read_turns(self._sql.open_turns, p_limit=limit)
+
+    async def turns_with_effect(self, kind: EffectKind, id: str) -> list[Turn]:
+        """See :meth:`Ledger.turns_with_effect`."""
+        return await self._read_turns(self._sql.turns_with_effect, p_kind=kind, p_id=id)
+
     async def attach_turn(self, turn_id: str, step: int | None) -> None:
         """See :meth:`Ledger.attach_turn`."""
         await self._write(self._sql.attach_turn, p_turn=turn_id, p_step=step)
@@ -197,6 +205,13 @@ class SqlLedger:
 
     async def _read_turn(self, statement: Executable, **values: Any) -> Turn | None:
         return await self._database.run(lambda connection: self._one(connection, statement, values, turn_of))
+
+    async def _read_turns(self, statement: Executable, **values: Any) -> list[Turn]:
+        def work(connection: Connection) -> list[Turn]:
+            rows = connection.execute(statement, self._at_now(values)).mappings()
+            return [turn_of({**row}) for row in rows]
+
+        return await self._database.run(work)
 
     async def _write(self, statement: Executable, **values: Any) -> None:
         def work(connection: Connection) -> None:

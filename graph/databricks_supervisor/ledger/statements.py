@@ -100,6 +100,21 @@ class Statements:
             .order_by(is_open.desc(), turns.c.seq.desc(), turns.c.opened_at.desc(), turns.c.turn_id.desc())
             .limit(1)
         )
+        newest_first = (turns.c.opened_at.desc(), turns.c.turn_id.desc())
+        self.open_turns = (
+            select(*_TURN_COLUMNS).where(is_open).order_by(*newest_first).limit(_integer("p_limit"))
+        )
+        self.turns_with_effect = (
+            select(*_TURN_COLUMNS)
+            .where(
+                turns.c.turn_id.in_(
+                    select(effects.c.turn_id).where(
+                        effects.c.kind == _text("p_kind"), effects.c.id == _text("p_id")
+                    )
+                )
+            )
+            .order_by(*newest_first)
+        )
         self.attach_turn = update(turns).where(same_turn).values(step=_integer("p_step"))
         self.end_turn = update(turns).where(same_turn, is_open).values(ended_at=now)
         self.mark_delivered = (

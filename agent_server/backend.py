@@ -1,30 +1,30 @@
-"""Which service answers: a Databricks workspace, or the local supervisor when none is configured."""
+"""Which service answers: a supervisor, an app, any service of background Responses, or the local supervisor."""
 
 from __future__ import annotations
 
 import asyncio
-import configparser
 import os
-import socket
-import ssl
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from .errors import NotReachableError, UsageError
+from .hosts import check_address, check_listening, configured_workspace, without_user
 from .local import ensure_local, keep_local
+from .settings import AppSettings
 
 if TYPE_CHECKING:
+    from databricks.sdk import WorkspaceClient
     from openai import AsyncOpenAI
 
 __all__ = ["Backend", "find_backend"]
 
 T = TypeVar("T")
-REACHABLE_WITHIN_S = 5.0
+OPENAI_URL = "https://api.openai.com/v1"
+
+BuildClient = Callable[[str | None], Awaitable["AsyncOpenAI"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,119 +32,126 @@ class Backend:
     """A service.
 
     Attributes:
-        host: The workspace's host; ``None`` for the local supervisor.
+        kind: ``"supervisor"``, ``"local"``, ``"app"`` or ``"openai"``.
+        host: The workspace's host; for ``"openai"`` the service's base URL; ``None`` for the local supervisor.
+        app: Name of the Databricks App, if it is one.
     """
 
-    host: str | None
+    kind: Literal["supervisor", "local", "app", "openai"]
+    host: str | None = None
+    app: str | None = None
 
     @property
     def local(self) -> bool:
         """Whether it is the local supervisor."""
-        return self.host is None
+        return self.kind == "local"
+
+    @property
+    def description(self) -> str:
+        """What it is, in words without secrets."""
+        return {
+            "supervisor": f"the supervisor of {self.host}",
+            "local": "the local supervisor, with demonstration data",
+            "app": f"the app {self.app} of {self.host}",
+            "openai": f"the service at {self.host}",
+        }[self.kind]
 
     def start(self) -> Callable[[str | None], Awaitable[AsyncOpenAI]]:
         """Begin to start or to find the service, in the background.
 
         Returns:
-            A ``client_factory`` for the graph.
+            A ``client_factory`` for the graph, which knows one identity: the process's own (``None``).
         """
-        if self.host is not None:
-            return _workspace_client
+        build = self.connect()
+
+        async def client(identity: str | None) -> AsyncOpenAI:
+            if identity is not None:
+                from databricks_supervisor.errors import ConfigurationError
+
+                raise ConfigurationError(
+                    f"Identity {identity!r} was named, but this process asks in its own name alone. "
+                    "Nothing was submitted."
+                )
+            return await build(None)
+
+        return client
+
+    def connect(self) -> BuildClient:
+        """Begin to start or to find the service, in the background.
+
+        Returns:
+            A function that builds a client, off the event loop: for a user's token, or for the process's own
+            credentials (``None``). It raises ``ConfigurationError`` if that cannot work, and
+            ``ServiceUnavailableError`` if the local supervisor does not come up.
+        """
+        if not self.local:
+            return lambda token: _off_the_loop(lambda: self._build(token))
         starting = _in_background(ensure_local, "local-supervisor-start")
 
-        async def local_client(_identity: str | None) -> AsyncOpenAI:
+        async def local_client(token: str | None) -> AsyncOpenAI:
             from databricks_supervisor.errors import ServiceUnavailableError
 
             try:
                 port = await asyncio.wrap_future(starting)
             except NotReachableError as error:
                 raise ServiceUnavailableError(str(error)) from None
-            return await asyncio.wrap_future(_in_background(lambda: _build_local(port), "client"))
+            return await _off_the_loop(lambda: _build_local(port, token))
 
         return local_client
 
+    def _build(self, token: str | None) -> AsyncOpenAI:
+        from databricks_supervisor import databricks_client
+        from databricks_supervisor.errors import ConfigurationError, scrub
 
-def find_backend(local: bool | None = None) -> Backend:
-    """The service that the environment names, as the Databricks SDK would resolve it; checks that it listens.
+        try:
+            if self.kind == "openai":
+                return _build_openai()
+            if self.app is not None:
+                return _build_app(self.app)
+            return databricks_client() if token is None else _supervisor_client(str(self.host), token)
+        except ConfigurationError:
+            raise
+        except Exception as error:
+            raise ConfigurationError(
+                f"No client for {self.description}: {' '.join(scrub(str(error)).split())} Nothing was submitted."
+            ) from None
+
+
+def find_backend(settings: AppSettings, *, check: bool = True) -> Backend:
+    """The service that the settings and the environment name; a workspace as the Databricks SDK resolves it.
 
     Args:
-        local: Whether to use the local supervisor; ``None`` does so when no workspace is configured.
+        settings: The app's settings.
+        check: Whether to see if its host accepts connections, which takes 5 seconds at most.
 
     Raises:
-        UsageError: No workspace is configured and ``local`` is false, or its host is not one.
-        NotReachableError: The workspace's host does not accept connections.
+        UsageError: The service needs a workspace or a key that is not configured, or its host is not one.
+        NotReachableError: The host does not accept connections.
     """
-    host = None if local else _workspace()
-    if host is None and local is False:
+    if settings.local:
+        return Backend("local")
+    if settings.backend == "openai":
+        url = os.environ.get("OPENAI_BASE_URL", "").strip() or OPENAI_URL
+        if not os.environ.get("OPENAI_API_KEY", "").strip():
+            raise UsageError(
+                f"SUPERVISOR_BACKEND=openai: set OPENAI_API_KEY to the key of {without_user(url)}."
+            )
+        check_address("OPENAI_BASE_URL", url)
+        if check:
+            check_listening("OPENAI_BASE_URL", url)
+        return Backend("openai", without_user(url))
+    host = configured_workspace()
+    if host is None and settings.app is None and settings.local is None:
+        return Backend("local")
+    if host is None:
         raise UsageError(
             "No workspace is configured. Set DATABRICKS_HOST and DATABRICKS_TOKEN (or a profile of the "
-            "Databricks CLI), or leave out --no-local to use the local supervisor."
+            "Databricks CLI), or use the local supervisor: SUPERVISOR_LOCAL=true, --local."
         )
-    if host is not None:
-        _check_listening(host)
-    return Backend(host)
-
-
-def _workspace() -> str | None:
-    if host := os.environ.get("DATABRICKS_HOST", "").strip():
-        return host
-    profile = os.environ.get("DATABRICKS_CONFIG_PROFILE", "").strip()
-    if not profile and os.environ.get("DATABRICKS_TOKEN"):
-        return None  # The SDK reads no file then.
-    file = Path(os.environ.get("DATABRICKS_CONFIG_FILE") or "~/.databrickscfg").expanduser()
-    parser = configparser.ConfigParser(interpolation=None)
-    try:
-        parser.read(file, encoding="utf-8")
-    except (configparser.Error, OSError, UnicodeDecodeError):
-        raise UsageError(f"{file} cannot be read as a Databricks configuration file.") from None
-    wanted = profile or parser.get("__settings__", "default_profile", fallback="") or "DEFAULT"
-    known = wanted == parser.default_section or parser.has_section(wanted)
-    host = parser.get(wanted, "host", fallback="") if known else ""
-    if profile and not host:
-        raise UsageError(f"DATABRICKS_CONFIG_PROFILE={profile}: {file} has no such profile with a host.")
-    return host or None
-
-
-def _check_listening(host: str) -> None:
-    """Ask the host for a connection, before seconds are spent on loading the SDK, which is patient."""
-    try:
-        parts = urlsplit(host if "://" in host else f"https://{host}")
-        name, port = parts.hostname, parts.port or (80 if parts.scheme == "http" else 443)
-    except ValueError:
-        name, port = None, 0
-    if not name or any(character.isspace() for character in host) or parts.scheme not in ("http", "https"):
-        raise UsageError(
-            f"DATABRICKS_HOST={host}: not the address of a workspace, such as https://example.databricks.com."
-        )
-    if any(os.environ.get(key) or os.environ.get(key.lower()) for key in ("HTTPS_PROXY", "ALL_PROXY")):
-        return  # Only the proxy may be able to reach it.
-    outcome: list[str] = []
-
-    def connect() -> None:
-        try:
-            with socket.create_connection((name, port), timeout=REACHABLE_WITHIN_S) as connection:
-                if parts.scheme == "https":
-                    _shake_hands(connection, name)
-            outcome.append("")
-        except OSError as error:
-            outcome.append(error.strerror or str(error) or type(error).__name__)
-
-    # On a thread: looking a name up has no time-out of its own.
-    thread = threading.Thread(target=connect, daemon=True)
-    thread.start()
-    thread.join(REACHABLE_WITHIN_S)
-    reason = outcome[0] if outcome else f"no answer for {REACHABLE_WITHIN_S:.0f} s"
-    if reason:
-        raise NotReachableError(
-            f"Cannot reach {name}:{port}: {reason}. Nothing was submitted. Check DATABRICKS_HOST and the network."
-        )
-
-
-def _shake_hands(connection: socket.socket, name: str) -> None:
-    """Whether somebody answers. Nothing is sent, so who it is does not matter here: the client checks that."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    context.wrap_socket(connection, server_hostname=name).close()
+    check_address("DATABRICKS_HOST", host)
+    if check:
+        check_listening("DATABRICKS_HOST", host)
+    return Backend("supervisor" if settings.app is None else "app", host, settings.app)
 
 
 def _in_background(work: Callable[[], T], name: str) -> Future[T]:
@@ -161,27 +168,49 @@ def _in_background(work: Callable[[], T], name: str) -> Future[T]:
     return future
 
 
-async def _workspace_client(identity: str | None) -> AsyncOpenAI:
-    from databricks_supervisor import databricks_client
-
-    return await asyncio.wrap_future(_in_background(lambda: databricks_client(identity), "client"))
+async def _off_the_loop(build: Callable[[], T]) -> T:
+    return await asyncio.wrap_future(_in_background(build, "client"))
 
 
-def _build_local(port: int) -> AsyncOpenAI:
-    from databricks.sdk import WorkspaceClient
-    from databricks.sdk.core import Config
-    from databricks_openai import AsyncDatabricksOpenAI
-
+def _build_local(port: int, token: str | None) -> AsyncOpenAI:
     keep_local()
     _no_proxy("127.0.0.1")
-    host = f"http://127.0.0.1:{port}"
-    config = Config(
-        host=host, token="local", auth_type="pat", retry_timeout_seconds=2, http_timeout_seconds=5
-    )
-    client: AsyncOpenAI = AsyncDatabricksOpenAI(
-        workspace_client=WorkspaceClient(config=config), use_ai_gateway=True, max_retries=0
-    )
+    return _supervisor_client(f"http://127.0.0.1:{port}", token or "local")
+
+
+def _supervisor_client(host: str, token: str) -> AsyncOpenAI:
+    # "pat": with the client id and secret of an app in the environment, a token alone would be one too many.
+    return _databricks(_connect_workspace(host=host, token=token, auth_type="pat"), use_ai_gateway=True)
+
+
+def _build_app(name: str) -> AsyncOpenAI:
+    workspace = _connect_workspace()
+    url = workspace.apps.get(name=name).url
+    if not url:
+        raise ValueError(f"It has no URL: is the app {name} deployed?")
+    # An app's proxy sends those who are not logged in to a page: a redirect is a refusal.
+    return _databricks(workspace, base_url=url.rstrip("/"), follow_redirects=False)
+
+
+def _build_openai() -> AsyncOpenAI:
+    from openai import AsyncOpenAI
+
+    return AsyncOpenAI(max_retries=0)
+
+
+def _databricks(workspace: WorkspaceClient, **options: Any) -> AsyncOpenAI:
+    from databricks_openai import AsyncDatabricksOpenAI
+
+    client: AsyncOpenAI = AsyncDatabricksOpenAI(workspace_client=workspace, max_retries=0, **options)
     return client
+
+
+def _connect_workspace(**options: Any) -> WorkspaceClient:
+    from databricks.sdk import WorkspaceClient
+    from databricks.sdk.core import Config
+
+    # Without these a host that does not answer blocks for five minutes (BASELINE: Client facts).
+    return WorkspaceClient(config=Config(retry_timeout_seconds=2, http_timeout_seconds=5, **options))
 
 
 def _no_proxy(host: str) -> None:

@@ -123,18 +123,21 @@ def _run(request: Request, thread_id: str, view: View) -> Ending:
         from dotenv import load_dotenv
 
         load_dotenv(".env")
-    settings = load_settings(model=request.model)
+    settings = load_settings(model=request.model, local=request.local)
     if not request.as_json:
         view.thread(thread_id)
 
     from .backend import find_backend
 
-    backend = find_backend(request.local)
+    backend = find_backend(settings)
     client_factory = backend.start()
     if backend.local:
-        view.note("No workspace is configured: the local supervisor answers, with demonstration data.")
-    else:
+        why = "" if settings.local else "No workspace is configured. "
+        view.note(f"{why}The local supervisor answers, with demonstration data.")
+    elif backend.kind == "supervisor":
         view.note(f"Workspace: {backend.host}")
+    else:
+        view.note(f"It is asked: {backend.description}")
     view.busy("starting")
     # Everything heavy comes after the first lines, while the local supervisor starts.
     from .app_graph import build_graph

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from .errors import UsageError
+from .state_url import check_state_url
 
 __all__ = ["AppSettings", "SettingError", "load_settings"]
 
 PREFIX = "SUPERVISOR_"
+_APPS = "apps/"
 
 
 class SettingError(UsageError):
@@ -25,21 +28,29 @@ class AppSettings(BaseSettings):
     """What can be set about the app.
 
     Attributes:
-        model: Name of the model that the service runs.
+        backend: Which service answers: ``"supervisor"``, ``"apps/NAME"`` or ``"openai"``.
+        auth: In whose name the server asks: ``"app"`` or ``"user"``.
+        local: Whether the local supervisor answers; ``None``: when ``backend`` needs a workspace that is missing.
+        model: Name of the model that the service runs; for an app ``apps/NAME`` unless it is given.
         instructions: System instructions for the model.
         poll_interval: ``"auto"``, or seconds between two polls of a job.
-        state_url: Where checkpoints and ledger are kept: ``sqlite:///…`` or ``postgresql://…``.
+        state_url: Where checkpoints and ledger are kept; see :mod:`agent_server.state_url`.
         require_approval: Which MCP tool calls a person must approve, in OpenAI's vocabulary.
         on_unknown_submission: What happens when nobody knows whether a question arrived.
         create_timeout_s: Time-out of the request that submits a job, in seconds.
         durability: ``"sync"`` writes each checkpoint before the next step; ``"inherit"`` leaves it to LangGraph.
         tools: Which list of :mod:`agent_server.tools` is used.
+        ui: Whether the server hands on what is meant for the chat UI; ``start-app`` sets it.
+        ui_dir: Folder of the chat UI.
     """
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_file=".env", env_file_encoding="utf-8", extra="ignore", env_ignore_empty=True
     )
 
+    backend: str = "supervisor"
+    auth: Literal["app", "user"] = "app"
+    local: bool | None = None
     model: str = "databricks-claude-sonnet-4-5"
     instructions: str | None = None
     poll_interval: Literal["auto"] | float = "auto"
@@ -49,6 +60,20 @@ class AppSettings(BaseSettings):
     create_timeout_s: float = 30.0
     durability: Literal["sync", "inherit"] = "sync"
     tools: Literal["auto", "demonstration", "workspace"] = "auto"
+    ui: bool = False
+    ui_dir: Path = Path("e2e-chatbot-app-next")
+
+    @property
+    def app(self) -> str | None:
+        """Name of the Databricks App that answers."""
+        return self.backend.removeprefix(_APPS) if self.backend.startswith(_APPS) else None
+
+    @field_validator("backend")
+    @classmethod
+    def _backend(cls, given: str) -> str:
+        if given in ("supervisor", "openai") or re.fullmatch(_APPS + "[a-z0-9-]+", given):
+            return given
+        raise ValueError("must be supervisor, apps/NAME (lower-case letters, digits and dashes) or openai")
 
     @field_validator("model")
     @classmethod
@@ -70,15 +95,8 @@ class AppSettings(BaseSettings):
     @field_validator("state_url")
     @classmethod
     def _state_url(cls, url: str) -> str:
-        scheme, separator, rest = url.partition("://")
-        backend, _, driver = scheme.partition("+")
-        if separator and backend == "sqlite" and driver in ("", "aiosqlite"):
-            path = rest[1:] if rest.startswith("/") else ""
-            if path and path != ":memory:" and "?" not in path:
-                return url
-        elif separator and backend in ("postgresql", "postgres") and driver in ("", "psycopg"):
-            return url
-        raise ValueError("must be sqlite:///path/to/state.sqlite or postgresql://user:password@host/database")
+        check_state_url(url)
+        return url
 
     @field_validator("require_approval", mode="before")
     @classmethod
@@ -92,6 +110,20 @@ class AppSettings(BaseSettings):
         if not isinstance(policy, dict):
             raise ValueError('must be always, never, or JSON such as {"never": {"tool_names": ["search"]}}')
         return policy
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if self.auth == "user" and self.backend != "supervisor":
+            why = "a user's token is good for the supervisor only; use SUPERVISOR_AUTH=app"
+            raise ValueError(f"{PREFIX}AUTH=user with {PREFIX}BACKEND={self.backend}: {why}")
+        if "model" not in self.model_fields_set:
+            if self.backend == "openai" and not self.local:
+                raise ValueError(
+                    f"{PREFIX}MODEL: {PREFIX}BACKEND=openai needs the name of a model of that service"
+                )
+            if self.app is not None and not self.local:
+                self.model = self.backend  # As the Databricks SDK addresses an app.
+        return self
 
 
 def load_settings(**overrides: Any) -> AppSettings:
@@ -110,7 +142,9 @@ def load_settings(**overrides: Any) -> AppSettings:
         problem = error.errors(include_url=False)[0]
     except (UnicodeDecodeError, OSError) as unreadable:
         raise SettingError(f"{Path('.env').resolve()} cannot be read: {unreadable}") from None
-    name = str(problem["loc"][0]) if problem["loc"] else "settings"
+    if not problem["loc"]:  # Two that contradict each other: the text names them.
+        raise SettingError(f"{problem['msg'].removeprefix('Value error, ')}.")
+    name = str(problem["loc"][0])
     shown = "" if name == "state_url" else f"={str(problem.get('input'))[:80]}"
     why = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     raise SettingError(f"{PREFIX}{name.upper()}{shown}: {why}.")

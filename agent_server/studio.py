@@ -14,12 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
-from databricks_supervisor import SqlLedger
-
 from .app_graph import build_graph
 from .backend import find_backend
 from .settings import load_settings
-from .storage import open_storage
+from .storage import open_ledger, open_storage
 
 if TYPE_CHECKING:
     from databricks_supervisor.compiled import SupervisorGraph
@@ -30,8 +28,8 @@ _settings = load_settings()
 
 
 def _build() -> SupervisorGraph:
-    backend = find_backend()
-    return build_graph(_settings, SqlLedger(_settings.state_url), backend.start(), local=backend.local)
+    backend = find_backend(_settings)
+    return build_graph(_settings, open_ledger(_settings.state_url), backend.start(), local=backend.local)
 
 
 @asynccontextmanager

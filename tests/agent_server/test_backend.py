@@ -9,16 +9,24 @@ from pathlib import Path
 
 import pytest
 
-from agent_server.backend import find_backend
+from agent_server.backend import Backend
+from agent_server.backend import find_backend as find
 from agent_server.errors import NotReachableError, UsageError
+from agent_server.settings import AppSettings
 
 
 @pytest.fixture(autouse=True)
 def _no_workspace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in os.environ:
-        if name.startswith("DATABRICKS_") or name.lower() in ("https_proxy", "all_proxy"):
+        if name.startswith(("DATABRICKS_", "SUPERVISOR_", "OPENAI_")):
+            monkeypatch.delenv(name)
+        elif name.lower() in ("https_proxy", "all_proxy"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("DATABRICKS_CONFIG_FILE", str(tmp_path / "cfg"))
+
+
+def find_backend(**settings: object) -> Backend:
+    return find(AppSettings(_env_file=None, **settings))  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -81,7 +89,7 @@ def test_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_somebody_else_listens(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
-    monkeypatch.setattr("agent_server.backend.REACHABLE_WITHIN_S", 0.2)
+    monkeypatch.setattr("agent_server.hosts.REACHABLE_WITHIN_S", 0.2)
     monkeypatch.setenv("DATABRICKS_HOST", host.replace("http:", "https:"))
     with pytest.raises(NotReachableError, match="Nothing was submitted"):
         find_backend()

@@ -185,7 +185,8 @@ async def _decided(
         given = decisions.get(call_id)
         if given is None:
             continue
-        asked = Decision(approve=given["approve"], by=given["by"], asked={"name": call["name"]})
+        about = {"name": call["name"], "args": _arguments(call) or {}}
+        asked = Decision(approve=given["approve"], by=given["by"], asked=about)
         if "reason" in given:
             asked["reason"] = given["reason"]
         decision = await record_decision(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, closing
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, Literal, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph._internal._config import ensure_config
@@ -115,7 +116,7 @@ class CompiledSupervisorGraph(CompiledStateGraph[Any, Any, Any, Any]):
         durability: Any = None,
         **kwargs: Any,
     ) -> AsyncIterator[Any]:
-        """As ``CompiledStateGraph.astream``; takes what :meth:`aenter` returned, too.
+        """As ``CompiledStateGraph.astream``; takes what :meth:`aenter` returned, too, with more of a config.
 
         Raises:
             InvalidInputError: There is no question in the input.
@@ -123,7 +124,10 @@ class CompiledSupervisorGraph(CompiledStateGraph[Any, Any, Any, Any]):
             NothingToResumeError: Nothing is on disk to resume.
             ConfigurationError: The run cannot be safe as it is set up.
         """
-        entry = input if isinstance(input, Entry) else await self.aenter(input, config, context=context)
+        if isinstance(input, Entry):
+            entry = replace(input, config=cast(RunnableConfig, {**(config or {}), **input.config}))
+        else:
+            entry = await self.aenter(input, config, context=context)
         kwargs["durability"] = self._durability(self._saver(entry.config), durability)
         stream: Any = super().astream(entry.input, entry.config, context=context, **kwargs)
         async with aclosing(stream) as chunks:

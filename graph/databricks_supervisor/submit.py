@@ -189,7 +189,7 @@ async def _unknown(run: Run, job: Job, unknown: Unknown) -> dict[str, Any]:
             decision = read_answer(answer, [question.id])[question.id]
         except InvalidAnswerError as invalid:
             return {"job": {**job, "complaint": str(invalid)}}
-        decision = {**decision, "asked": question.args}
+        decision = {**decision, "asked": {"name": question.name, "args": question.args}}
         decision = await record_decision(run.ledger, job["turn_id"], job["round"], question.id, decision)
         if decision["approve"]:
             return {"job": {**job, "permit": unknown.attempt, "complaint": None}}

@@ -1,0 +1,1 @@
+"""The HTTP side of the app: MLflow's agent server in front of the graph."""

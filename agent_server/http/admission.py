@@ -1,0 +1,178 @@
+"""Admission: from a request to the leg that answers it. What is asked once is submitted once."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from langchain_core.messages import RemoveMessage
+
+from databricks_supervisor.compiled import CompiledSupervisorGraph
+from databricks_supervisor.decisions import record_decision
+from databricks_supervisor.items import Item, message_from_item
+from databricks_supervisor.items.history import question_digest
+from databricks_supervisor.ledger import Ledger, Turn
+from databricks_supervisor.state import Decision
+
+from .asks import Ask
+from .callers import Caller
+from .drives import Drives
+from .faults import Fault
+from .legs import parse_leg_id, pauses_of, rounds_of
+from .plan import Answer, NewTurn, plan_of
+from .threads import Look, Threads, config_of
+from .views import Leg
+
+__all__ = ["Admission"]
+
+logger = logging.getLogger(__name__)
+
+
+class Admission:
+    """Lets requests in.
+
+    Args:
+        graph: The compiled graph.
+        ledger: Its ledger.
+        threads: Reads threads.
+        drives: The drives of this process.
+    """
+
+    def __init__(
+        self, graph: CompiledSupervisorGraph, ledger: Ledger, threads: Threads, drives: Drives
+    ) -> None:
+        self._graph = graph
+        self._ledger = ledger
+        self._threads = threads
+        self._drives = drives
+
+    async def admit(self, ask: Ask, caller: Caller) -> Leg:
+        """The leg that answers a request, under way.
+
+        Args:
+            ask: The request.
+            caller: Who asks.
+
+        Raises:
+            Fault: The request cannot be let in. Nothing was submitted for it.
+            SupervisorError: As the graph's entry raises it.
+        """
+        if caller.renewed:
+            self._graph.parts.clients.forget(caller.identity)
+        turn_id = _digest(caller.user, ask.key)[:32] if ask.key is not None else uuid.uuid4().hex
+        if ask.key is not None and (known := await self._ledger.get_turn(turn_id)) is not None:
+            return await self._repeated(ask, caller, known)
+        thread_id, previous = await self._thread(ask, caller)
+        look = await self._threads.look(thread_id)
+        after = await self._messages_of(previous) if previous is not None and look.turn is not None else None
+        match plan_of(ask, look, after=after):
+            case NewTurn(messages, removals):
+                given = {
+                    "messages": [*(RemoveMessage(id=id) for id in removals), *messages],
+                    "turn_id": turn_id,
+                    "tools": ask.tools,
+                }
+                return await self._enter(given, thread_id, caller)
+            case Answer(decisions, more):
+                return await self._answer(look, decisions, more, caller)
+        if look.turn is None:
+            raise Fault(404, "thread_not_found", "The thread is not known.")
+        return await self.leg(look.turn, caller)
+
+    async def find(self, id: str, caller: Caller) -> Leg:
+        """The leg of a public id.
+
+        Raises:
+            Fault: 404; it does not exist, or is another user's.
+        """
+        named = parse_leg_id(id)
+        turn = await self._ledger.get_turn(named[0]) if named is not None else None
+        if named is None or turn is None or turn.position or not caller.owns(turn.thread):
+            raise Fault(404, "response_not_found", f"No response with id {id!r}. Nothing was changed.")
+        if caller.renewed:
+            self._graph.parts.clients.forget(caller.identity)
+        return Leg(turn, named[1], caller.identity)
+
+    async def leg(self, turn: Turn, caller: Caller) -> Leg:
+        """The latest leg of a turn."""
+        index = len(pauses_of(await self._ledger.effects(turn.turn_id)))
+        return Leg(turn, index, caller.identity)
+
+    async def _enter(self, given: dict[str, Any], thread_id: str, caller: Caller) -> Leg:
+        context = {"identity": caller.identity}
+        entry = await self._graph.aenter(given, config_of(thread_id), context=context)
+        turn = await self._ledger.get_turn(entry.turn_id or "")
+        if turn is None:
+            raise Fault(409, "turn_ended", "The thread was deleted at this moment. Send the request again.")
+        leg = await self.leg(turn, caller)
+        self._drives.start(turn, caller.identity, entry)
+        return leg
+
+    async def _answer(self, look: Look, decisions: list[Item], more: list[Any], caller: Caller) -> Leg:
+        turn = look.turn
+        if turn is None or look.job is None:
+            raise Fault(404, "thread_not_found", "The thread is not known.")
+        keys = (await self._threads.look_at_turn(turn)).keys
+        for item in decisions:
+            id = item["approval_request_id"]
+            question = look.asked[id].value
+            given = Decision(approve=item["approve"], by="person")
+            if isinstance(item.get("reason"), str) and item["reason"]:
+                given["reason"] = item["reason"]
+            if question["kind"] != "mcp_approval":
+                action = question["action_requests"][question["ids"].index(id)]
+                given["asked"] = {"name": action["name"], "args": action["args"]}
+            round_, key = keys.get(id, (look.job["round"], id))
+            stands = await record_decision(self._ledger, turn.turn_id, round_, key, given)
+            if stands["approve"] != given["approve"]:
+                logger.warning("event=decision_conflict turn=%s id=%s", turn.turn_id, id)
+        leg = await self.leg(turn, caller)
+        self._drives.start(turn, caller.identity).more += more
+        return leg
+
+    async def _repeated(self, ask: Ask, caller: Caller, turn: Turn) -> Leg:
+        """A request whose Idempotency-Key is known: the same turn, whatever the thread has done since."""
+        messages = [message_from_item(item, "input", index) for index, item in enumerate(ask.items)]
+        if question_digest(messages) != turn.digest:
+            raise Fault(
+                422,
+                "idempotency_key_reused",
+                "This Idempotency-Key was used for another request. Nothing was submitted. Use a new key.",
+            )
+        return Leg(turn, 0, caller.identity)
+
+    async def _thread(self, ask: Ask, caller: Caller) -> tuple[str, Turn | None]:
+        """LangGraph's id of the request's thread, and the turn that ``previous_response_id`` names."""
+        previous = (await self.find(ask.previous, caller)).turn if ask.previous is not None else None
+        if ask.thread is not None:
+            thread_id = caller.thread(ask.thread)
+            if previous is not None and previous.thread != thread_id:
+                raise Fault(
+                    400,
+                    "invalid_request",
+                    "previous_response_id is of another thread than the one that is named. Nothing was submitted.",
+                    param="previous_response_id",
+                )
+            return thread_id, previous
+        if previous is not None:
+            return previous.thread, previous
+        for item in reversed(ask.items):
+            if item.get("type") == "mcp_approval_response":
+                for turn in await self._ledger.turns_with_effect("decision", item["approval_request_id"]):
+                    if caller.owns(turn.thread):
+                        return turn.thread, None
+        name = f"key-{_digest(caller.user, ask.key)[:32]}" if ask.key is not None else uuid.uuid4().hex
+        return caller.thread(name), None
+
+    async def _messages_of(self, turn: Turn) -> Callable[[str], bool]:
+        """Which messages, by id, are of a turn."""
+        own = set(turn.message_ids)
+        prefixes = tuple(f"{id}:" for id in rounds_of(await self._ledger.effects(turn.turn_id)).values())
+        return lambda id: id in own or id.startswith(prefixes)
+
+
+def _digest(user: str, key: str | None) -> str:
+    return hashlib.sha256(f"{user}\0{key}".encode()).hexdigest()

@@ -1,0 +1,115 @@
+"""The app: settings, storage, graph and routes, put together.
+
+What is heavy to import or slow to open is done behind the first request to ``/health``, in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+
+from ..identity import UserTokens
+from ..settings import AppSettings, load_settings
+from . import handlers as handlers  # Registers them with MLflow.
+from .server import SupervisorServer
+
+if TYPE_CHECKING:
+    from .front import Front
+
+__all__ = ["build_app", "create_app"]
+
+logger = logging.getLogger(__name__)
+
+DETACH_WITHIN_S = 2.0
+EXIT_WITHIN_S = 4.5
+
+
+def create_app() -> FastAPI:
+    """The app with the environment's settings, for a server process of its own: it ends soon after it is told to.
+
+    Raises:
+        SettingError: One of them cannot work.
+    """
+    return build_app(load_settings(), at_end=_exit_in_time)
+
+
+def build_app(settings: AppSettings, at_end: Callable[[], None] = lambda: None) -> FastAPI:
+    """The app.
+
+    Args:
+        settings: The settings.
+        at_end: Called when it begins to shut down.
+    """
+    tokens = UserTokens() if settings.auth == "user" else None
+    opening: dict[str, asyncio.Future[Front]] = {}
+
+    async def front() -> Front:
+        return await asyncio.shield(opening["front"])
+
+    server = SupervisorServer(front, vault=tokens, enable_chat_proxy=settings.ui)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        opened = opening["front"] = asyncio.get_running_loop().create_future()
+        stop = asyncio.Event()
+        owner = asyncio.create_task(_own(settings, tokens, opened, stop))
+        try:
+            yield
+        finally:
+            at_end()
+            stop.set()
+            with contextlib.suppress(Exception, asyncio.CancelledError):
+                await owner
+
+    server.app.router.lifespan_context = lifespan
+    return server.app
+
+
+async def _own(
+    settings: AppSettings, tokens: UserTokens | None, opened: asyncio.Future[Front], stop: asyncio.Event
+) -> None:
+    """Open everything, and close it when the server stops: in one task, as what is opened wants it."""
+    try:
+        await asyncio.to_thread(_import)
+        from ..app_graph import build_graph
+        from ..backend import find_backend
+        from ..storage import open_storage
+        from .front import Front
+
+        backend = await asyncio.to_thread(find_backend, settings, check=False)
+        factory = backend.start() if tokens is None else tokens.client_factory(backend)
+        async with open_storage(settings.state_url) as storage:
+            builder = build_graph(settings, storage.ledger, factory, local=backend.local)
+            graph = builder.compile(storage.saver, durability=settings.durability)
+            front = Front(graph, storage.ledger, model=settings.model, on_behalf=tokens is not None)
+            front.take_up()
+            opened.set_result(front)
+            await stop.wait()
+            await front.close(DETACH_WITHIN_S)
+    except Exception as error:
+        logger.error("event=not_ready error=%s reason=%s", type(error).__name__, error)
+        if not opened.done():
+            opened.set_exception(error)
+            opened.exception()  # Whether or not anybody asks.
+
+
+def _import() -> None:
+    """Load what the first request needs."""
+    from databricks_supervisor import create_supervisor_graph  # noqa: F401
+
+    from ..storage import open_storage  # noqa: F401
+    from .front import Front  # noqa: F401
+
+
+def _exit_in_time() -> None:
+    """End the process even if a request to the service is still under way: what it submits is asked about later."""
+    timer = threading.Timer(EXIT_WITHIN_S, os._exit, (0,))
+    timer.daemon = True
+    timer.start()

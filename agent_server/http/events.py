@@ -1,0 +1,200 @@
+"""The events of a leg: a pure function of its items, so that every process numbers the same ones alike."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from databricks_supervisor.items import Item
+
+__all__ = ["Event", "EventStream", "LegView", "deltas_of", "response_of", "sse"]
+
+Event = dict[str, Any]
+
+DELTA = 400
+SHORTEST_DELTA = 200
+
+
+@dataclass(frozen=True, slots=True)
+class LegView:
+    """A leg as it is now.
+
+    Attributes:
+        id: Its public id.
+        created_at: When it began, in seconds since the epoch.
+        model: Name of the model.
+        thread: The name that its owner knows the thread by.
+        status: As in the Responses API.
+        items: What it has delivered, as clients understand it.
+        response_id: Id of the job at the service, or ``None``.
+        pending: What waits for a person's decision, and what it is about.
+        error: ``code`` and ``message`` of a job that ended without its answer.
+        usage: Token counts.
+        incomplete: Why the answer is incomplete.
+        open: Whether the leg goes on under this id once the rest of its pause is answered.
+        ends_turn: Whether nothing of its turn comes after it.
+        refused: HTTP status for a client that waited, where the service refused the request itself.
+    """
+
+    id: str
+    created_at: float
+    model: str
+    thread: str
+    status: str
+    items: list[Item] = field(default_factory=list)
+    response_id: str | None = None
+    pending: list[dict[str, Any]] = field(default_factory=list)
+    error: dict[str, str] | None = None
+    usage: dict[str, Any] | None = None
+    incomplete: dict[str, Any] | None = None
+    open: bool = False
+    ends_turn: bool = False
+    refused: int | None = None
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more comes for now."""
+        return self.status not in ("queued", "in_progress")
+
+
+def response_of(view: LegView, *, output: bool = True) -> dict[str, Any]:
+    """A leg as a response of the Responses API.
+
+    Args:
+        view: The leg.
+        output: Whether its items go along.
+    """
+    known: dict[str, Any] = {"thread_id": view.thread}
+    if output:
+        known |= {"response_id": view.response_id, "pending": view.pending}
+    response: dict[str, Any] = {
+        "id": view.id,
+        "object": "response",
+        "created_at": int(view.created_at),
+        "status": view.status,
+        "model": view.model,
+        "output": view.items if output else [],
+        "error": view.error,
+        "incomplete_details": view.incomplete,
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": [],
+        "metadata": {},
+        "custom_outputs": known,
+    }
+    if view.usage:
+        response["usage"] = view.usage
+    return response
+
+
+class EventStream:
+    """Events of one leg, in order, as it grows.
+
+    Args:
+        after: Number of the last event that the client has; -1 for none.
+
+    Example:
+        >>> message = {"type": "message", "id": "m", "content": [{"type": "output_text", "text": "Hi"}]}
+        >>> view = LegView("resp_t_0", 0.0, "m", "t", "completed", [message], ends_turn=True)
+        >>> [event["type"].removeprefix("response.") for event in EventStream().events(view)][2:-1]
+        ['output_item.added', 'content_part.added', 'output_text.delta', 'output_item.done']
+    """
+
+    def __init__(self, after: int = -1) -> None:
+        self._after = after
+        self._next = 0
+        self._items = 0
+        self.wrote_text = False
+
+    def events(self, view: LegView) -> Iterator[Event]:
+        """What is new in a leg, beyond what the client has."""
+        for event in self._all(view):
+            if event["sequence_number"] > self._after:
+                self.wrote_text |= event["type"] == "response.output_text.delta"
+                yield event
+        if view.final and view.open:
+            # Not the end of the sequence: the leg goes on under this id.
+            yield {"type": "response.completed", "sequence_number": self.last, "response": response_of(view)}
+
+    def keep_alive(self, view: LegView) -> Event:
+        """An event that says nothing new and that no cursor counts."""
+        response = response_of(view, output=False)
+        return {"type": "response.in_progress", "sequence_number": self.last, "response": response}
+
+    @property
+    def last(self) -> int:
+        """Number of the last event."""
+        return max(self._next - 1, self._after)
+
+    def _all(self, view: LegView) -> Iterator[Event]:
+        if not self._next:
+            begun = {**response_of(view, output=False), "status": "in_progress", "error": None}
+            begun.pop("usage", None)
+            yield self._numbered("response.created", response=begun, custom_outputs=begun["custom_outputs"])
+            yield self._numbered("response.in_progress", response=begun)
+        for index in range(self._items, len(view.items)):
+            self._items += 1
+            yield from self._item(view.items[index], index)
+        if not view.final or view.open:
+            return
+        response = response_of(view)
+        if view.status in ("failed", "cancelled"):
+            error = view.error or {"code": view.status, "message": f"The job was {view.status}."}
+            yield self._numbered("error", code=error["code"], message=error["message"], param=None)
+            yield self._numbered("response.failed", response=response)
+        else:
+            yield self._numbered(
+                f"response.{view.status}", response=response, custom_outputs=response["custom_outputs"]
+            )
+
+    def _item(self, item: Item, index: int) -> Iterator[Event]:
+        if item["type"] != "message":
+            yield self._numbered("response.output_item.added", output_index=index, item=item)
+            yield self._numbered("response.output_item.done", output_index=index, item=item)
+            return
+        part = item["content"][0]
+        place = {"item_id": item["id"], "output_index": index, "content_index": 0}
+        begun = {**item, "status": "in_progress", "content": []}
+        empty = {"type": "output_text", "text": "", "annotations": []}
+        yield self._numbered("response.output_item.added", output_index=index, item=begun)
+        yield self._numbered("response.content_part.added", **place, part=empty)
+        for delta in deltas_of(part["text"]):
+            yield self._numbered("response.output_text.delta", **place, delta=delta)
+        for number, annotation in enumerate(part.get("annotations", ())):
+            yield self._numbered(
+                "response.output_text.annotation.added",
+                **place,
+                annotation_index=number,
+                annotation=annotation,
+            )
+        yield self._numbered("response.output_item.done", output_index=index, item=item)
+
+    def _numbered(self, type: str, **more: Any) -> Event:
+        event = {"type": type, "sequence_number": self._next, **more}
+        self._next += 1
+        return event
+
+
+def deltas_of(text: str) -> Iterator[str]:
+    """The text in pieces that add up to it, cut by the text alone; each of 200 bytes or more, unless it is all.
+
+    Example:
+        >>> [len(delta) for delta in deltas_of("word " * 200)]
+        [400, 600]
+    """
+    start = 0
+    while start < len(text):
+        end = start + DELTA
+        space = text.find(" ", end - 1, end + DELTA)
+        end = space + 1 if space >= 0 else end
+        if len(text) - end < SHORTEST_DELTA:
+            end = len(text)
+        yield text[start:end]
+        start = end
+
+
+def sse(event: Event) -> str:
+    """An event as a server-sent one."""
+    return f"data: {json.dumps(event, ensure_ascii=False, separators=(',', ':'))}\n\n"

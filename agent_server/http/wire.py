@@ -1,0 +1,176 @@
+"""Items as they go over the wire: what MLflow's schema or a chat client would refuse is mended or represented.
+
+Nothing is dropped and nothing is fatal: parts are merged into one, ids are made, outputs become text, and a type that
+clients do not know is shown as reasoning. The original stays in the thread (CONTRACT: What the agent server's own
+schema refuses; What Databricks' chat UI and AI SDK provider send and need).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection
+from typing import Any
+
+from databricks_supervisor.items import Item
+
+__all__ = ["wire_item"]
+
+_STATUSES = ("in_progress", "completed", "incomplete")
+_ANNOTATIONS: dict[str, tuple[tuple[str, type], ...]] = {
+    "url_citation": (("url", str), ("title", str)),
+    "file_citation": (("file_id", str), ("index", int)),
+    "file_path": (("file_id", str), ("index", int)),
+}
+
+
+def wire_item(item: Item, message_id: str, shown: Collection[str]) -> Item:
+    """An item as clients understand it.
+
+    Args:
+        item: The item, as the service gave it.
+        message_id: Id of its message in the thread, from which ids are made where it has none.
+        shown: Ids of the calls and approval requests that the client has seen: an output of any other call would
+            stop some clients.
+
+    Returns:
+        A new item that MLflow's ``OutputItem`` accepts. The same item and id always give the same.
+
+    Example:
+        >>> output = {"type": "function_call_output", "call_id": "c1", "output": {"n": 1}}
+        >>> wire_item(output, "resp_1:0", {"c1"})["output"], wire_item(output, "resp_1:0", set())["type"]
+        ('{"n": 1}', 'reasoning')
+    """
+    match item.get("type", "message"):
+        case "message":
+            return _message(item, message_id)
+        case "function_call":
+            return {
+                "type": "function_call",
+                "id": _id("fc", item, message_id),
+                "call_id": _text(item.get("call_id")) or _made("call", message_id),
+                "name": _text(item.get("name")) or "unnamed",
+                "arguments": _json_text(item.get("arguments")) or "{}",
+                "status": _status(item),
+            }
+        case "function_call_output" if isinstance(item.get("call_id"), str) and item["call_id"] in shown:
+            return {
+                "type": "function_call_output",
+                "call_id": item["call_id"],
+                "output": _output(item.get("output")),
+                "status": _status(item),
+                "id": _id("fco", item, message_id),
+            }
+        case "reasoning":
+            return _reasoning(_reasoning_text(item), _id("rs", item, message_id))
+        case "mcp_approval_request":
+            return {
+                "type": "mcp_approval_request",
+                "id": _id("mcpr", item, message_id),
+                "name": _text(item.get("name")) or "unnamed",
+                "server_label": _text(item.get("server_label")),
+                "arguments": _json_text(item.get("arguments")) or "{}",
+            }
+        case kind:
+            return _reasoning(_described(kind, item), _id("rs", item, message_id))
+
+
+def _message(item: Item, message_id: str) -> Item:
+    text, annotations = "", []
+    content = item.get("content")
+    parts = content if isinstance(content, list) else [content]
+    for part in parts:
+        block = {"text": part} if isinstance(part, str) else part if isinstance(part, dict) else {}
+        found = block.get("text") or block.get("refusal")
+        if not isinstance(found, str) or not found:
+            if block and block.get("type") not in ("output_text", "text", "refusal"):
+                found = _json_text(block)
+            else:
+                continue
+        text += "\n\n" if text else ""
+        annotations += [
+            mended for each in _list(block.get("annotations")) if (mended := _annotation(each, len(text)))
+        ]
+        text += found
+    role = item.get("role")
+    if role not in (None, "assistant"):
+        text = f"{role}: {text}"
+    return {
+        "type": "message",
+        "id": _id("msg", item, message_id),
+        "role": "assistant",
+        "status": _status(item),
+        "content": [{"type": "output_text", "text": text, "annotations": annotations}],
+    }
+
+
+def _annotation(given: Any, moved: int) -> Item | None:
+    """An annotation of a type that clients know; the others stay in the thread."""
+    fields = _ANNOTATIONS.get(given.get("type", "")) if isinstance(given, dict) else None
+    if fields is None:
+        return None
+    mended = {key: value for key, value in given.items() if value is not None}
+    if mended["type"] == "url_citation":
+        mended["title"] = _text(mended.get("title")) or _text(mended.get("url"))
+    if not all(isinstance(mended.get(name), kind) for name, kind in fields):
+        return None
+    for name in ("start_index", "end_index"):
+        if isinstance(mended.get(name), int):
+            mended[name] += moved
+        else:
+            mended.pop(name, None)
+    return mended
+
+
+def _reasoning(text: str, id: str) -> Item:
+    return {"type": "reasoning", "id": id, "summary": [{"type": "summary_text", "text": text}]}
+
+
+def _reasoning_text(item: Item) -> str:
+    parts = [*_list(item.get("summary")), *_list(item.get("content"))]
+    return "\n\n".join(
+        part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)
+    )
+
+
+def _described(kind: Any, item: Item) -> str:
+    """What an item of a type that clients do not know says, as text."""
+    name = ".".join(str(item[key]) for key in ("server_label", "name") if item.get(key))
+    rest = {
+        key: value
+        for key, value in item.items()
+        if key not in ("type", "id", "status", "server_label", "name") and value is not None
+    }
+    title = f"{kind} {name}".strip()
+    return f"{title}: {_json_text(rest)}" if rest else title
+
+
+def _status(item: Item) -> str:
+    status = item.get("status")
+    return status if isinstance(status, str) and status in _STATUSES else "completed"
+
+
+def _id(prefix: str, item: Item, message_id: str) -> str:
+    return _text(item.get("id")) or _made(prefix, message_id)
+
+
+def _made(prefix: str, message_id: str) -> str:
+    return f"{prefix}_{hashlib.sha256(message_id.encode()).hexdigest()[:16]}"
+
+
+def _output(given: Any) -> str:
+    return "" if given is None else _json_text(given)
+
+
+def _json_text(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

@@ -22,7 +22,7 @@ from .callers import Caller
 from .drives import Drives
 from .faults import Fault
 from .legs import parse_leg_id, pauses_of, rounds_of
-from .plan import Answer, NewTurn, plan_of
+from .plan import Answer, Attach, NewTurn, plan_of
 from .threads import Look, Threads, config_of
 from .views import Leg
 
@@ -78,6 +78,8 @@ class Admission:
                 return await self._enter(given, thread_id, caller)
             case Answer(decisions, more):
                 return await self._answer(look, decisions, more, caller)
+            case Attach(str(answered)):
+                return await self._answered(thread_id, answered, caller)
         if look.turn is None:
             raise Fault(404, "thread_not_found", "The thread is not known.")
         return await self.leg(look.turn, caller)
@@ -132,6 +134,16 @@ class Admission:
         leg = await self.leg(turn, caller)
         self._drives.start(turn, caller.identity).more += more
         return leg
+
+    async def _answered(self, thread_id: str, approval_id: str, caller: Caller) -> Leg:
+        """The leg that an answer began when it came first."""
+        for turn in await self._ledger.turns_with_effect("decision", approval_id):
+            effects = await self._ledger.effects(turn.turn_id) if turn.thread == thread_id else []
+            rounds = {("approval", each.key.round) for each in effects if each.key.id == approval_id}
+            for index, pause in enumerate(pauses_of(effects)):
+                if pause.key in rounds or pause.key[0] == approval_id:
+                    return Leg(turn, index + 1, caller.identity)
+        raise Fault(409, "already_decided", f"{approval_id} was decided on before. Nothing was changed.")
 
     async def _repeated(self, ask: Ask, caller: Caller, turn: Turn) -> Leg:
         """A request whose Idempotency-Key is known: the same turn, whatever the thread has done since."""

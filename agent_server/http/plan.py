@@ -26,7 +26,13 @@ __all__ = ["Answer", "Attach", "NewTurn", "Plan", "plan_of"]
 
 @dataclass(frozen=True, slots=True)
 class Attach:
-    """Nothing new is asked: follow the thread's latest turn, or hand out its end."""
+    """Nothing new is asked: follow the thread's latest turn, or hand out its end.
+
+    Attributes:
+        answered: The approval that was answered before with the same request, if it was an answer.
+    """
+
+    answered: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +88,8 @@ def plan_of(ask: Ask, look: Look, *, after: Callable[[str], bool] | None = None)
     if decisions:
         return Answer(decisions, _messages(rest))
     if not rest:
-        return _nothing_new(ask, look, kept)
+        answers = [item for item in new if item.get("type") == "mcp_approval_response"]
+        return Attach(answers[-1]["approval_request_id"]) if answers else _nothing_new(ask, look, kept)
     if look.asked and any(map(_is_output, rest)):
         waiting = ", ".join(look.asked)
         raise _wrong(f"The agent also waits for approval of {waiting}: answer that in the same request.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Self
 
 from .errors import StateError
@@ -42,16 +43,17 @@ class Lakebase:
         Raises:
             StateError: There is no workspace, or no such database, or its packages are not installed.
         """
-        try:
-            import databricks_langchain  # noqa: F401
-            from databricks.sdk import WorkspaceClient
-            from databricks.sdk.core import Config
-            from psycopg.conninfo import make_conninfo
-        except ImportError:
+        if not (
+            find_spec("databricks_langchain") and find_spec("psycopg_pool")
+        ):  # To import it takes seconds.
             raise StateError(
                 "SUPERVISOR_STATE_URL: Lakebase needs more packages: uv sync --package supervisor-agent-server "
                 "--extra lakebase."
-            ) from None
+            )
+        from databricks.sdk import WorkspaceClient
+        from databricks.sdk.core import Config
+        from psycopg.conninfo import make_conninfo
+
         try:
             workspace = WorkspaceClient(config=Config(retry_timeout_seconds=2, http_timeout_seconds=5))
             host = _host(workspace, url)

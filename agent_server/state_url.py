@@ -93,8 +93,17 @@ def check_state_url(url: str) -> None:
         if path and path != ":memory:" and "?" not in path:
             return
     elif separator and backend in ("postgresql", "postgres") and driver in ("", "psycopg"):
+        _check_authority(rest)
         return
     raise ValueError(_ALLOWED)
+
+
+def _check_authority(rest: str) -> None:
+    try:
+        _ = urlsplit(f"//{rest}").port
+    except ValueError:
+        # Not chained: the reason quotes what was taken for a port, such as a password with a slash.
+        raise ValueError("host and port cannot be read (percent-encode special characters)") from None
 
 
 def is_sqlite(url: str) -> bool:
@@ -145,9 +154,8 @@ def postgres_error(error: BaseException) -> StateError:
     """Why Postgres cannot be opened, in one line without the URL."""
     from psycopg import OperationalError
 
-    if not isinstance(
-        error, OperationalError
-    ):  # psycopg quotes what it could not read, the password included.
+    # What did not come from the server or the network is about the URL, and quotes it, the password included.
+    if not isinstance(error, OperationalError) and getattr(error, "sqlstate", None) is None:
         return StateError("SUPERVISOR_STATE_URL: that is not a URL that psycopg can read.")
     from databricks_supervisor.errors import scrub
 

@@ -132,6 +132,7 @@ async def _patiently(work: Callable[[], Awaitable[Any]], path: str) -> None:
 @asynccontextmanager
 async def _postgres(conninfo: str) -> AsyncIterator[BaseCheckpointSaver[Any]]:
     try:
+        import psycopg
         from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
         from psycopg.conninfo import conninfo_to_dict
         from psycopg.rows import dict_row
@@ -141,7 +142,10 @@ async def _postgres(conninfo: str) -> AsyncIterator[BaseCheckpointSaver[Any]]:
             "SUPERVISOR_STATE_URL: Postgres needs more packages: uv sync --package supervisor-agent-server "
             "--extra postgres."
         ) from None
-    given = conninfo_to_dict(conninfo)
+    try:
+        given = conninfo_to_dict(conninfo)
+    except psycopg.Error as error:
+        raise postgres_error(error) from None
     options: dict[str, Any] = {key: value for key, value in _TIMEOUTS.items() if key not in given}
     options |= {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
     async with AsyncConnectionPool(conninfo, kwargs=options, open=False, **_pool()) as pool:

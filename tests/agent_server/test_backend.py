@@ -18,9 +18,10 @@ from agent_server.settings import AppSettings
 @pytest.fixture(autouse=True)
 def _no_workspace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in os.environ:
-        if name.startswith(("DATABRICKS_", "SUPERVISOR_", "OPENAI_")):
-            monkeypatch.delenv(name)
-        elif name.lower() in ("https_proxy", "all_proxy"):
+        if name.startswith(("DATABRICKS_", "SUPERVISOR_", "OPENAI_")) or name.lower() in (
+            "https_proxy",
+            "all_proxy",
+        ):
             monkeypatch.delenv(name)
     monkeypatch.setenv("DATABRICKS_CONFIG_FILE", str(tmp_path / "cfg"))
 

@@ -59,6 +59,16 @@ def test_an_approval_policy_is_json(monkeypatch: pytest.MonkeyPatch) -> None:
         ("STATE_URL", "sqlite://"),
         ("STATE_URL", "sqlite:///:memory:"),
         ("STATE_URL", "mysql://user:hunter2@host/db"),
+        ("STATE_URL", "postgresql://user:hunter2@host:port/db"),
+        ("STATE_URL", "postgresql://user:hunt/hunter2@host/db"),
+        ("STATE_URL", "lakebase://user:hunter2@instance"),
+        ("STATE_URL", "lakebase://projects/agents"),
+        ("BACKEND", "databricks"),
+        ("BACKEND", "apps/"),
+        ("BACKEND", "apps/Not a name"),
+        ("AUTH", "both"),
+        ("LOCAL", "perhaps"),
+        ("UI", "perhaps"),
     ],
 )
 def test_a_wrong_one_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
@@ -69,6 +79,37 @@ def test_a_wrong_one_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch, name:
     assert said.startswith(f"SUPERVISOR_{name}")
     assert "\n" not in said
     assert "hunter2" not in said
+
+
+@pytest.mark.parametrize("backend", ["openai", "apps/sales-agent"])
+def test_users_are_known_to_the_supervisor_alone(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
+    monkeypatch.setenv("SUPERVISOR_AUTH", "user")
+    assert load_settings().auth == "user"
+    monkeypatch.setenv("SUPERVISOR_BACKEND", backend)
+    with pytest.raises(
+        SettingError, match=rf"^SUPERVISOR_AUTH=user with SUPERVISOR_BACKEND={backend}: "
+    ) as said:
+        load_settings(model="m")
+    assert "\n" not in str(said.value)
+
+
+def test_an_app_is_asked_for_by_name_unless_a_model_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUPERVISOR_BACKEND", "apps/sales-agent")
+    assert (load_settings().app, load_settings().model) == ("sales-agent", "apps/sales-agent")
+    assert load_settings(model="other").model == "other"
+    assert load_settings(local=True).model == "databricks-claude-sonnet-4-5"
+
+
+def test_another_service_needs_the_name_of_a_model_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUPERVISOR_BACKEND", "openai")
+    with pytest.raises(SettingError, match=r"^SUPERVISOR_MODEL: "):
+        load_settings()
+    assert load_settings(model="gpt").model == "gpt"
+
+
+def test_a_state_url_never_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUPERVISOR_STATE_URL", "postgresql://user:hunter2@host/db")
+    assert "hunter2" not in repr(load_settings())
 
 
 def test_every_one_is_in_the_example() -> None:

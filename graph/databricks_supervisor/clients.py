@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -19,6 +20,11 @@ __all__ = ["ClientFactory", "Clients", "databricks_client"]
 
 ClientFactory = Callable[[str | None], "AsyncOpenAI | Awaitable[AsyncOpenAI]"]
 """Builds a client of the OpenAI SDK for a named identity (``None``: the process's own)."""
+
+MOST_IDLE_S = 600.0
+MOST_KEPT = 64
+MOST_IDLE_WHEN_MANY_S = 60.0
+"""Longer than any usual cadence: a client whose jobs are polled is not thrown out, however many there are."""
 
 
 def databricks_client(identity: str | None = None) -> AsyncOpenAI:
@@ -56,18 +62,23 @@ def databricks_client(identity: str | None = None) -> AsyncOpenAI:
 
 
 class Clients:
-    """Hands out one client per identity and event loop.
+    """Hands out one client per identity and event loop, and lets go of those that nobody asks for any more.
+
+    A server has an identity per user, and a client with its TLS settings is about a megabyte. One that is let
+    go of closes its connections when the last exchange that uses it is over.
 
     Args:
         factory: Builds one. A plain function is called in a thread; it may block.
+        clock: Monotonic seconds.
     """
 
-    def __init__(self, factory: ClientFactory) -> None:
+    def __init__(self, factory: ClientFactory, clock: Callable[[], float] = time.monotonic) -> None:
         self._factory = factory
+        self._clock = clock
         self._lock = threading.Lock()
-        self._loops: WeakKeyDictionary[
-            asyncio.AbstractEventLoop, dict[str | None, asyncio.Future[SupervisorClient]]
-        ] = WeakKeyDictionary()
+        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str | None, _Kept]] = (
+            WeakKeyDictionary()
+        )
 
     async def get(self, identity: str | None) -> SupervisorClient:
         """The client of this identity for the running loop.
@@ -76,21 +87,40 @@ class Clients:
             ConfigurationError: It cannot be built.
         """
         clients = self._of(asyncio.get_running_loop())
-        building = clients.get(identity)
-        if building is None:
-            building = clients[identity] = asyncio.ensure_future(self._build(identity))
+        kept = clients.get(identity)
+        if kept is None:
+            self._let_go(clients)
+            kept = clients[identity] = _Kept(asyncio.ensure_future(self._build(identity)))
+        kept.asked_at = self._clock()
+        if kept.client is not None:
+            return kept.client
         try:
-            return await asyncio.shield(building)
+            kept.client = await asyncio.shield(kept.building)
         except BaseException:
-            if building.done() and clients.get(identity) is building:
+            if kept.building.done() and clients.get(identity) is kept:
                 del clients[identity]
             raise
+        return kept.client
 
-    def forget(self, identity: str | None) -> None:
-        """Build a new one next time: the credentials of this one are stale."""
-        self._loops.get(asyncio.get_running_loop(), {}).pop(identity, None)
+    def forget(self, identity: str | None, stale: SupervisorClient | None = None) -> None:
+        """Build a new one next time: its credentials are stale.
 
-    def _of(self, running: asyncio.AbstractEventLoop) -> dict[str | None, asyncio.Future[SupervisorClient]]:
+        Args:
+            identity: Whose.
+            stale: The client that was refused, if known: a newer one is kept.
+        """
+        clients = self._loops.get(asyncio.get_running_loop(), {})
+        kept = clients.get(identity)
+        if kept is not None and (stale is None or kept.client is stale):
+            del clients[identity]
+
+    def _let_go(self, clients: dict[str | None, _Kept]) -> None:
+        idle_s = MOST_IDLE_S if len(clients) < MOST_KEPT else MOST_IDLE_WHEN_MANY_S
+        oldest = self._clock() - idle_s
+        for identity in [name for name, kept in clients.items() if kept.asked_at < oldest]:
+            del clients[identity]
+
+    def _of(self, running: asyncio.AbstractEventLoop) -> dict[str | None, _Kept]:
         with self._lock:
             if running not in self._loops:
                 # A client holds its loop: weak keys alone would keep every loop of every asyncio.run().
@@ -113,3 +143,14 @@ class Clients:
                 "Nothing was submitted."
             ) from None
         return SupervisorClient(client)
+
+
+class _Kept:
+    """A client, or its building."""
+
+    __slots__ = ("asked_at", "building", "client")
+
+    def __init__(self, building: asyncio.Future[SupervisorClient]) -> None:
+        self.building = building
+        self.client: SupervisorClient | None = None
+        self.asked_at = 0.0

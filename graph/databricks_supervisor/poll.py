@@ -98,7 +98,7 @@ class _Reader:
                 if items or reply.terminal:
                     self._say(new=len(items))
                     return reply, items
-            last = reply
+            last = reply.without_content() if reply is not last else last
             self._say()
             self._check_deadline(reply)
 
@@ -113,7 +113,7 @@ class _Reader:
             if self._refreshed:
                 raise
             self._refreshed = True
-            self.run.clients.forget(self.run.settings.identity)
+            self.run.clients.forget(self.run.settings.identity, client)
             raise Transient("the credentials were refused once", 0.0) from None
         except RequestRejectedError as error:
             if error.status_code != 404:

@@ -218,14 +218,15 @@ async def test_a_read_that_fails_may_pass(answer: Answer) -> None:
     async with serving(ScriptedService([], [answer])) as service:
         with pytest.raises(Transient):
             await retrieve(service)
-        assert len(service.requests) == 1
+        # A connection that is cut may be one that was kept for too long: that is tried once more at once.
+        assert len(service.requests) == (2 if answer.drop in ("unread", "unanswered") else 1)
 
 
 async def test_a_read_of_an_absent_service_may_pass() -> None:
     service = ScriptedService()
     async with serving(service):
         pass
-    with pytest.raises(Transient, match="ConnectError"):
+    with pytest.raises(Transient, match="ConnectionRefusedError"):
         await retrieve(service)
 
 

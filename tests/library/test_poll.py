@@ -413,7 +413,8 @@ PASSING = {
 
 @pytest.mark.parametrize("answer", PASSING.values(), ids=PASSING.keys())
 async def test_a_read_that_fails_is_repeated_with_longer_and_longer_pauses(answer: Answer) -> None:
-    async with scene(retrieves=[answer] * 4 + [DONE]) as s:
+    tries = 2 if answer.drop in ("unread", "unanswered") else 1  # Once more at once, on a fresh connection.
+    async with scene(retrieves=[answer] * 4 * tries + [DONE]) as s:
         await s.ask()
         assert await s.texts() == ANSWERED
     assert s.time.slept == [0.3, 0.5, 1.0, 2.0, 4.0]

@@ -18,7 +18,7 @@ __all__ = ["CHAT_PORT", "check_chat_ui", "run_chat_ui"]
 CHAT_PORT = "3000"
 """Where it listens unless CHAT_APP_PORT says otherwise; MLflow's agent server looks for it at the same place."""
 
-STOP_WITHIN_S = 2.0
+STOP_WITHIN_S = 0.5
 _COMMAND = "npm install && npm run build && exec npm run start"
 _KEPT_BACK = ("SUPERVISOR_", "OPENAI_")
 

@@ -12,7 +12,9 @@ Nothing heavy is imported: uvicorn loads the app itself, in each of its workers.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -225,14 +227,30 @@ def _address(options: _Options) -> tuple[str, int]:
         ) from None
 
 
+class NotCancelled(logging.Filter):
+    """Leaves out the traces of requests that were cancelled: a stop would log one for each open stream."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to log it."""
+        return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+
+
 def _run_uvicorn(host: str, port: int, options: _Options) -> None:
     import uvicorn
     from uvicorn.config import LOGGING_CONFIG
 
     level = "INFO" if options.verbose else "WARNING"
     quiet = {name: {"level": "WARNING"} for name in ("httpx", "httpx2")}  # A line for each poll.
-    logging: dict[str, Any] = {**LOGGING_CONFIG, "root": {"handlers": ["default"], "level": level}}
-    logging["loggers"] = LOGGING_CONFIG["loggers"] | quiet
+    handlers = {
+        name: {**handler, "filters": ["done"]} for name, handler in LOGGING_CONFIG["handlers"].items()
+    }
+    log_config = {
+        **LOGGING_CONFIG,
+        "filters": {"done": {"()": f"agent_server.start.{NotCancelled.__name__}"}},
+        "handlers": handlers,
+        "loggers": LOGGING_CONFIG["loggers"] | quiet,
+        "root": {"handlers": ["default"], "level": level},
+    }
     uvicorn.run(
         APP,
         factory=True,
@@ -241,7 +259,7 @@ def _run_uvicorn(host: str, port: int, options: _Options) -> None:
         workers=options.workers,
         reload=options.reload,
         lifespan="on",
-        log_config=logging,
+        log_config=log_config,
         access_log=options.verbose,
         server_header=False,
         timeout_graceful_shutdown=DRAIN_S,

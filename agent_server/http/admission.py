@@ -118,6 +118,8 @@ class Admission:
         if turn is None or look.job is None:
             raise Fault(404, "thread_not_found", "The thread is not known.")
         keys = (await self._threads.look_at_turn(turn)).keys
+        if (driven := self._drives.get(turn.turn_id)) is not None:
+            driven.more += more  # Before the answers: it may see them at any moment.
         for item in decisions:
             id = item["approval_request_id"]
             question = look.asked[id].value
@@ -132,7 +134,9 @@ class Admission:
             if stands["approve"] != given["approve"]:
                 logger.warning("event=decision_conflict turn=%s id=%s", turn.turn_id, id)
         leg = await self.leg(turn, caller)
-        self._drives.start(turn, caller.identity).more += more
+        drive = self._drives.start(turn, caller.identity)
+        if drive is not driven:
+            drive.more += more
         return leg
 
     async def _answered(self, thread_id: str, approval_id: str, caller: Caller) -> Leg:

@@ -28,7 +28,7 @@ __all__ = ["build_app", "create_app"]
 logger = logging.getLogger(__name__)
 
 DETACH_WITHIN_S = 2.0
-EXIT_WITHIN_S = 4.5
+EXIT_WITHIN_S = 2.5
 
 
 def create_app() -> FastAPI:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from traceback import format_exception
 from typing import TYPE_CHECKING, Any
 
 from fastapi import Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from mlflow.genai.agent_server import AgentServer
 from mlflow.genai.agent_server.server import (
@@ -17,8 +19,9 @@ from mlflow.genai.agent_server.server import (
 )
 from mlflow.genai.agent_server.utils import set_request_headers
 from starlette.background import BackgroundTask
+from starlette.exceptions import HTTPException
 
-from databricks_supervisor.errors import SupervisorError
+from databricks_supervisor.errors import SupervisorError, scrub
 
 from . import documented
 from .faults import Fault, fault_of
@@ -56,8 +59,8 @@ class SupervisorServer(AgentServer):
         self._front = front
         self._vault = vault
         super().__init__("ResponsesAgent", enable_chat_proxy=enable_chat_proxy)
-        self.app.add_exception_handler(Fault, _refuse)
-        self.app.add_exception_handler(SupervisorError, _refuse)
+        for kind in (Fault, SupervisorError, RequestValidationError, HTTPException):
+            self.app.add_exception_handler(kind, _refuse)
         documented.describe(self.app)
 
     def _setup_routes(self) -> None:
@@ -69,18 +72,20 @@ class SupervisorServer(AgentServer):
         self, request: Request, response_id: str, stream: bool = False, starting_after: int = -1
     ) -> Response:
         """A response as it is now; or its events, from after the one with the number ``starting_after`` on."""
-        front = await self._front()
-        leg = await front.find(response_id, self._caller(request))
+        front = await self._ready()
+        with _unexpected(response_id):
+            leg = await front.find(response_id, self._caller(request))
         if stream:
-            return await self._streamed(front, leg, request, starting_after)
-        view = await front.look(leg)
-        return self._answered(front, leg, view)
+            return self._streamed(front, leg, request, starting_after)
+        with _unexpected(leg.id):
+            return await self._answered(front, leg, await front.look(leg), request)
 
     async def cancel(self, request: Request, response_id: str) -> Response:
         """Cancel the job of a response, where the service can."""
-        front = await self._front()
-        leg = await front.find(response_id, self._caller(request))
-        return self._answered(front, leg, await front.cancel(leg))
+        front = await self._ready()
+        with _unexpected(response_id):
+            leg = await front.find(response_id, self._caller(request))
+            return await self._answered(front, leg, await front.cancel(leg), request)
 
     async def _handle_invocations_request(self, request: Request) -> Any:
         from .asks import read_ask
@@ -88,25 +93,34 @@ class SupervisorServer(AgentServer):
         set_request_headers(dict(request.headers))
         caller = self._caller(request)
         ask = read_ask(await request.body(), request.headers)
-        front = await self._front()
-        leg = await front.admit(ask, caller)
+        front = await self._ready()
+        with _unexpected("a new request"):
+            leg = await front.admit(ask, caller)
         if ask.stream:
-            return await self._streamed(front, leg, request)
-        if ask.background:
-            return self._answered(front, leg, await front.look(leg))
-        view: LegView = await get_invoke_function()(front, leg)  # type: ignore[no-untyped-call]
-        return self._answered(front, leg, view, foreground=True, trace_id=_trace_id(front, leg, request))
+            return self._streamed(front, leg, request)
+        with _unexpected(leg.id):
+            if ask.background:
+                return await self._answered(front, leg, await front.look(leg), request)
+            view: LegView = await get_invoke_function()(front, leg)  # type: ignore[no-untyped-call]
+            trace_id = _trace_id(front, leg, request)
+            return await self._answered(front, leg, view, request, foreground=True, trace_id=trace_id)
+
+    async def _ready(self) -> Front:
+        """The front, once everything is open."""
+        with _unexpected("the start"):
+            return await self._front()
 
     def _caller(self, request: Request) -> Caller:
         from .callers import caller_of
 
         return caller_of(request.headers, self._vault)
 
-    def _answered(
+    async def _answered(
         self,
         front: Front,
         leg: Leg,
         view: LegView,
+        request: Request,
         *,
         foreground: bool = False,
         trace_id: str | None = None,
@@ -114,7 +128,8 @@ class SupervisorServer(AgentServer):
         """A response as a body. A client that waited for it is told of a refusal by the HTTP status."""
         from .events import response_of
 
-        written = BackgroundTask(front.delivered, leg, view) if view.final else None
+        there = view.final and not await request.is_disconnected()
+        written = BackgroundTask(front.delivered, leg, view) if there else None
         if foreground and view.refused is not None:
             status, body = view.refused, {"error": {**(view.error or {}), "type": "server_error"}}
             return JSONResponse(body, status, background=written)
@@ -123,7 +138,7 @@ class SupervisorServer(AgentServer):
             body["metadata"] = {**body["metadata"], "trace_id": trace_id}
         return JSONResponse(body, background=written)
 
-    async def _streamed(self, front: Front, leg: Leg, request: Request, after: int = -1) -> Response:
+    def _streamed(self, front: Front, leg: Leg, request: Request, after: int = -1) -> Response:
         return StreamingResponse(
             self._events(front, leg, request, after), media_type="text/event-stream", headers=_NO_BUFFERING
         )
@@ -152,6 +167,25 @@ def _trace_id(front: Front, leg: Leg, request: Request) -> str | None:
     return front.trace_id(leg) if wanted else None
 
 
+@contextlib.contextmanager
+def _unexpected(what: str) -> Iterator[None]:
+    """Nothing ends in a bare 500: what nobody expected is logged, and told with what to do."""
+    try:
+        yield
+    except (Fault, SupervisorError):
+        raise
+    except Exception as error:
+        logger.error("event=unexpected about=%s\n%s", what, scrub("".join(format_exception(error))))
+        raise fault_of(error) from None
+
+
 async def _refuse(_request: Request, error: Exception) -> Response:
-    fault = fault_of(error)
+    if isinstance(error, RequestValidationError):
+        problem = error.errors()[0]
+        name = str(problem["loc"][-1])
+        fault = Fault(400, "invalid_request", f"{name}: {problem['msg']}.", param=name)
+    elif isinstance(error, HTTPException):
+        fault = Fault(error.status_code, "http_error", str(error.detail))
+    else:
+        fault = fault_of(error)
     return JSONResponse(fault.body, fault.status, headers=fault.headers)

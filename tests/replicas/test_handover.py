@@ -1,0 +1,91 @@
+"""A job outlives the server that began it: another one answers the same id, and the events go on."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from tests.local_supervisor_process import LocalSupervisor
+from tests.replicas.conftest import NewWire
+from tests.replicas.rows import Database, turn_of
+from tests.replicas.wire import Heard, new_thread, question, text_of, user
+from tests.server_process import ServerProcess
+
+ITEMS = 20
+
+
+def many_items(count: int = ITEMS) -> list[dict[str, Any]]:
+    """Messages and hosted calls; some of the texts are cut into several deltas."""
+    items: list[dict[str, Any]] = []
+    for number in range(count):
+        if number % 4 == 1:
+            items.append(
+                {"type": "function_call", "call_id": f"h{number}", "name": "hosted", "arguments": "{}"}
+            )
+        elif number % 4 == 2:
+            items.append(
+                {"type": "function_call_output", "call_id": f"h{number - 1}", "output": f"o{number}"}
+            )
+        else:
+            text = f"Part {number}. " + "word " * (number * 15)
+            content = [{"type": "output_text", "text": text}]
+            items.append({"type": "message", "role": "assistant", "content": content})
+    return items
+
+
+def test_a_job_of_a_killed_server_is_finished_by_another_and_its_events_go_on(
+    replicas: list[ServerProcess], service: LocalSupervisor, wire: NewWire
+) -> None:
+    a, b, c = replicas
+    thread = new_thread()
+    asked = question(f"Hand over {thread}", items=many_items(), duration_s=4)
+    body = {"input": [user(asked)], "context": {"conversation_id": thread}}
+    killed = threading.Event()
+
+    def kill_after_some(event: dict[str, Any]) -> bool:
+        if event["sequence_number"] >= 12 and not killed.is_set():
+            killed.set()
+            a.kill()
+        return False
+
+    first = wire(a).stream(body, until=kill_after_some)
+    assert killed.is_set()
+    assert not first.done
+    try:
+        second = wire(b).follow(first.id, first.last, until=lambda event: event["sequence_number"] >= 40)
+        third = wire(c).follow(first.id, second.last)
+        assert third.done
+        joined = Heard([*first.events, *second.events, *third.events]).numbered
+        assert [event["sequence_number"] for event in joined] == list(range(len(joined)))
+        assert joined == wire(b).follow(first.id).numbered
+        assert joined[-1]["type"] == "response.completed"
+        assert wire(c).get(first.id) == joined[-1]["response"]
+        assert "Part 19." in text_of(third.response)
+        assert service.submissions(f"Hand over {thread}")["count"] == 1
+    finally:
+        a.start()
+    assert wire(a).follow(first.id).numbered == joined
+
+
+def test_a_killed_server_that_comes_back_takes_up_its_jobs_by_itself(
+    replicas: list[ServerProcess], service: LocalSupervisor, wire: NewWire, database: Database
+) -> None:
+    a = replicas[0]
+    thread = new_thread()
+    body = {
+        "input": question(f"Come back {thread}", duration_s=3),
+        "custom_inputs": {"thread_id": thread},
+        "background": True,
+    }
+    id = wire(a).ask(body)["id"]
+    for server in replicas:
+        server.kill()
+    assert not database.turns()[turn_of(id)]
+    a.start()
+    database.wait_ended(id)
+    for server in replicas[1:]:
+        server.launch()
+    for server in replicas[1:]:
+        server.wait_healthy()
+    assert service.submissions(f"Come back {thread}")["count"] == 1
+    assert wire(replicas[1]).get(id)["status"] == "completed"

@@ -208,7 +208,7 @@ class Front:
         ]
         pause = TAKEN_UP_WITHIN_S / max(1, len(turns))
         for turn in turns:
-            await asyncio.sleep(pause * 2 * random.random())
+            await asyncio.sleep(pause * random.random())
             try:
                 await self._take_up_one(turn)
             except Exception as error:

@@ -31,7 +31,6 @@ class Ask:
         previous: ``previous_response_id``.
         key: ``Idempotency-Key``.
         tools: Schemas of the client's own functions.
-        metadata: Its ``metadata``, which is only given back.
     """
 
     items: list[Item]
@@ -42,7 +41,6 @@ class Ask:
     previous: str | None = None
     key: str | None = None
     tools: list[dict[str, Any]] = field(default_factory=list)
-    metadata: dict[str, str] = field(default_factory=dict)
 
 
 def read_ask(raw: bytes, headers: Mapping[str, str]) -> Ask:
@@ -71,7 +69,6 @@ def read_ask(raw: bytes, headers: Mapping[str, str]) -> Ask:
         previous=_text(body, "previous_response_id"),
         key=_key(headers.get("idempotency-key")),
         tools=_tools(body.get("tools")),
-        metadata=_metadata(body.get("metadata")),
     )
 
 
@@ -178,10 +175,3 @@ def _tools(given: Any) -> list[dict[str, Any]]:
     known = ("type", "name", "description", "parameters")
     return [{key: tool[key] for key in known if tool.get(key) is not None} for tool in given]
 
-
-def _metadata(given: Any) -> dict[str, str]:
-    if given is None:
-        return {}
-    if not isinstance(given, dict) or not all(isinstance(value, str) for value in given.values()):
-        raise _wrong("metadata", "metadata must be an object of texts.")
-    return given

@@ -37,7 +37,6 @@ _REQUEST: dict[str, Any] = {
             "properties": {"conversation_id": _TEXT, "user_id": _TEXT},
             "description": "Names the thread, as chat surfaces do.",
         },
-        "metadata": {"type": "object", "additionalProperties": _TEXT},
     },
 }
 _RESPONSE: dict[str, Any] = {

@@ -15,6 +15,7 @@ import pytest
 import databricks_supervisor
 from tests.e2e.studio_process import Studio, environment
 from tests.local_supervisor_process import LocalSupervisor
+from tests.server_process import ServerProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md"])
@@ -148,6 +149,15 @@ def test_studio(run: Run, service: LocalSupervisor, tmp_path: Path) -> None:
     assert "I ran `publish_report`, as you approved." in printed
     jobs = [service.job(job["id"]) for job in service.submissions()["jobs"]]
     assert [job["request"]["instructions"] for job in jobs] == ["Answer in one sentence."] * 2
+
+
+def test_server(run: Run, service: LocalSupervisor, tmp_path: Path) -> None:
+    with ServerProcess(tmp_path / "server", service=service.url) as server:
+        printed = run("docs/server.md", AGENT_URL=server.url)
+    assert printed.startswith("queued\n")
+    assert printed.count(BEST) == 2
+    assert printed.endswith("True\n")
+    assert service.submissions()["count"] == 2
 
 
 def test_every_guide_has_one_example_and_a_test() -> None:

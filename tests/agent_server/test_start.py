@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -159,6 +160,43 @@ def test_every_worker_has_the_flags_and_ends_with_the_server(start: Start, servi
     assert get(f"http://127.0.0.1:{port}/health") is None
     assert '"GET /health HTTP/1.1" 200' in server.said
     wait_for(lambda: not any_left(server.process.pid))
+
+
+def test_each_user_is_asked_for_with_their_own_token_and_nothing_keeps_it(
+    start: Start, service: LocalSupervisor, here: Path
+) -> None:
+    port = free_port()
+    login = {
+        "DATABRICKS_CLIENT_ID": "principal",
+        "DATABRICKS_CLIENT_SECRET": SECRET,
+        "SUPERVISOR_AUTH": "user",
+    }
+    env = environment(service.url, **login)
+    del env["DATABRICKS_TOKEN"]
+    server = start("start_server", "--port", str(port), "--verbose", env=env)
+    server.until(lambda: answers(f"http://127.0.0.1:{port}/health"))
+    bearers = []
+    for user in ("ann", "bob"):
+        headers = {"x-forwarded-user": user, "x-forwarded-access-token": f"token-of-{user}"}
+        asked = {"input": f"Which product sold best, asks {user}?"}
+        url = f"http://127.0.0.1:{port}/responses"
+        given = httpx.post(url, json=asked, headers=headers, timeout=PATIENCE_S, trust_env=False)
+        assert given.json()["status"] == "completed"
+        assert (
+            httpx.post(url, json=asked, headers={"x-forwarded-user": user}, trust_env=False).status_code
+            == 401
+        )
+        jobs = service.submissions()["jobs"]
+        bearers.append({service.job(job["id"])["bearer"] for job in jobs})
+    assert (len(bearers[0]), len(bearers[1])) == (1, 2)
+    assert bearers[1] == {
+        hashlib.sha256(f"token-of-{user}".encode()).hexdigest()[:12] for user in ("ann", "bob")
+    }
+    server.end()
+    assert "in the name of each user" in server.said
+    for file in [*here.rglob("*.sqlite*"), here / "stderr.txt"]:
+        assert b"token-of-" not in file.read_bytes()
+        assert SECRET.encode() not in file.read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -130,7 +131,8 @@ class Wire:
     ) -> Heard:
         """The events of a response from after a number on, until something happens or they end."""
         params = {"stream": "true", "starting_after": str(after)}
-        return self._hear(self.http.stream("GET", f"/responses/{id}", params=params), until)
+        with self.http.stream("GET", f"/responses/{id}", params=params) as answer:
+            return self.read(answer, until)
 
     def stream(
         self,
@@ -140,8 +142,29 @@ class Wire:
         until: Callable[[Event], bool] = lambda event: False,
     ) -> Heard:
         """A POST that is answered with events, read until something happens or they end."""
-        body = {**body, "stream": True}
-        return self._hear(self.http.stream("POST", "/responses", json=body, headers=headers), until)
+        with self.send(body, headers) as answer:
+            return self.read(answer, until)
+
+    def send(
+        self, body: dict[str, Any], headers: dict[str, str] | None = None
+    ) -> AbstractContextManager[httpx.Response]:
+        """A POST that wants events, to be read with :meth:`read`."""
+        return self.http.stream("POST", "/responses", json={**body, "stream": True}, headers=headers)
+
+    def read(self, answer: httpx.Response, until: Callable[[Event], bool] = lambda event: False) -> Heard:
+        """What a stream says until something happens, it ends, or it breaks."""
+        heard = Heard()
+        if answer.status_code != 200:
+            answer.read()
+            raise AssertionError((answer.status_code, answer.text))
+        try:
+            for event in _events(answer, heard):
+                heard.events.append(event)
+                if until(event):
+                    break
+        except BROKEN:  # The server is gone: what was heard is what there is.
+            pass
+        return heard
 
     def cancel(self, id: str) -> httpx.Response:
         """Cancel a response."""
@@ -150,21 +173,6 @@ class Wire:
     def close(self) -> None:
         """Hang up."""
         self.http.close()
-
-    def _hear(self, opened: Any, until: Callable[[Event], bool]) -> Heard:
-        heard = Heard()
-        with opened as answer:
-            if answer.status_code != 200:
-                answer.read()
-                raise AssertionError((answer.status_code, answer.text))
-            try:
-                for event in _events(answer, heard):
-                    heard.events.append(event)
-                    if until(event):
-                        break
-            except BROKEN:  # The server is gone: what was heard is what there is.
-                pass
-        return heard
 
 
 def _events(answer: httpx.Response, heard: Heard) -> Iterator[Event]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from databricks_supervisor.items import Item
+from databricks_supervisor.items.originals import portable
 
 __all__ = ["Event", "EventStream", "LegView", "deltas_of", "response_of", "sse"]
 
@@ -68,7 +69,7 @@ def response_of(view: LegView, *, output: bool = True) -> dict[str, Any]:
     """
     known: dict[str, Any] = {"thread_id": view.thread}
     if output:
-        known |= {"response_id": view.response_id, "pending": view.pending}
+        known |= {"response_id": view.response_id, "pending": portable(view.pending)}
     response: dict[str, Any] = {
         "id": view.id,
         "object": "response",
@@ -76,7 +77,7 @@ def response_of(view: LegView, *, output: bool = True) -> dict[str, Any]:
         "status": view.status,
         "model": view.model,
         "output": view.items if output else [],
-        "error": view.error,
+        "error": portable(view.error),
         "incomplete_details": view.incomplete,
         "parallel_tool_calls": True,
         "tool_choice": "auto",
@@ -141,7 +142,7 @@ class EventStream:
             return
         response = response_of(view)
         if view.status in ("failed", "cancelled"):
-            error = view.error or {"code": view.status, "message": f"The job was {view.status}."}
+            error = response["error"] or {"code": view.status, "message": f"The job was {view.status}."}
             yield self._numbered("error", code=error["code"], message=error["message"], param=None)
             yield self._numbered("response.failed", response=response)
         else:

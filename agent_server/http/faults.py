@@ -34,6 +34,7 @@ class Fault(Exception):
         param: str | None = None,
         headers: dict[str, str] | None = None,
     ) -> None:
+        message = message.encode("utf-8", "replace").decode()  # What the service said may be no Unicode.
         super().__init__(message)
         self.status, self.code, self.message = status, code, message
         self.param, self.headers = param, headers or {}

@@ -13,6 +13,7 @@ from collections.abc import Collection
 from typing import Any
 
 from databricks_supervisor.items import Item
+from databricks_supervisor.items.originals import kind_of, portable
 
 __all__ = ["wire_item"]
 
@@ -22,6 +23,7 @@ _ANNOTATIONS: dict[str, tuple[tuple[str, type], ...]] = {
     "file_citation": (("file_id", str), ("index", int)),
     "file_path": (("file_id", str), ("index", int)),
 }
+_TEXTS = ("output_text", "input_text", "text", "summary_text", "reasoning_text")
 
 
 def wire_item(item: Item, message_id: str, shown: Collection[str]) -> Item:
@@ -34,14 +36,16 @@ def wire_item(item: Item, message_id: str, shown: Collection[str]) -> Item:
             stop some clients.
 
     Returns:
-        A new item that MLflow's ``OutputItem`` accepts. The same item and id always give the same.
+        A new item that MLflow's ``OutputItem`` accepts and JSON in UTF-8 can hold. The same item and id always give
+        the same.
 
     Example:
         >>> output = {"type": "function_call_output", "call_id": "c1", "output": {"n": 1}}
         >>> wire_item(output, "resp_1:0", {"c1"})["output"], wire_item(output, "resp_1:0", set())["type"]
         ('{"n": 1}', 'reasoning')
     """
-    match item.get("type", "message"):
+    item = portable(item)
+    match kind_of(item):
         case "message":
             return _message(item, message_id)
         case "function_call":
@@ -50,14 +54,14 @@ def wire_item(item: Item, message_id: str, shown: Collection[str]) -> Item:
                 "id": _id("fc", item, message_id),
                 "call_id": _text(item.get("call_id")) or _made("call", message_id),
                 "name": _text(item.get("name")) or "unnamed",
-                "arguments": _json_text(item.get("arguments")) or "{}",
+                "arguments": _text(item.get("arguments")) or "{}",
                 "status": _status(item),
             }
         case "function_call_output" if isinstance(item.get("call_id"), str) and item["call_id"] in shown:
             return {
                 "type": "function_call_output",
                 "call_id": item["call_id"],
-                "output": _output(item.get("output")),
+                "output": _text(item.get("output")),
                 "status": _status(item),
                 "id": _id("fco", item, message_id),
             }
@@ -69,32 +73,22 @@ def wire_item(item: Item, message_id: str, shown: Collection[str]) -> Item:
                 "id": _id("mcpr", item, message_id),
                 "name": _text(item.get("name")) or "unnamed",
                 "server_label": _text(item.get("server_label")),
-                "arguments": _json_text(item.get("arguments")) or "{}",
+                "arguments": _text(item.get("arguments")) or "{}",
             }
         case kind:
             return _reasoning(_described(kind, item), _id("rs", item, message_id))
 
 
 def _message(item: Item, message_id: str) -> Item:
-    text, annotations = "", []
-    content = item.get("content")
-    parts = content if isinstance(content, list) else [content]
-    for part in parts:
-        block = {"text": part} if isinstance(part, str) else part if isinstance(part, dict) else {}
-        found = block.get("text") or block.get("refusal")
-        if not isinstance(found, str) or not found:
-            if block and block.get("type") not in ("output_text", "text", "refusal"):
-                found = _json_text(block)
-            else:
-                continue
-        text += "\n\n" if text else ""
-        annotations += [
-            mended for each in _list(block.get("annotations")) if (mended := _annotation(each, len(text)))
-        ]
-        text += found
     role = item.get("role")
-    if role not in (None, "assistant"):
-        text = f"{role}: {text}"
+    said = "" if role in (None, "assistant") else f"{_text(role)}: "
+    text, annotations = said, []
+    for part in _parts(item.get("content")):
+        if found := _said(part):
+            text += "\n\n" if text != said else ""
+            given = _list(part.get("annotations")) if isinstance(part, dict) else []
+            annotations += [mended for each in given if (mended := _annotation(each, len(text)))]
+            text += found
     return {
         "type": "message",
         "id": _id("msg", item, message_id),
@@ -104,9 +98,25 @@ def _message(item: Item, message_id: str) -> Item:
     }
 
 
+def _said(part: Any) -> str:
+    """What a part of a content says; of a type that clients do not know, all that is in it."""
+    match part:
+        case {"type": "refusal", "refusal": str(text)} | {"text": str(text)} if _is_text(part):
+            return text
+        case {"type": kind, **rest} if kind in _TEXTS:
+            return _text(rest.get("text"))
+        case {}:
+            return _text(part) if part else ""
+    return _text(part)
+
+
+def _is_text(part: dict[str, Any]) -> bool:
+    return part.get("type") in (*_TEXTS, "refusal") or not part.keys() - {"text", "annotations"}
+
+
 def _annotation(given: Any, moved: int) -> Item | None:
     """An annotation of a type that clients know; the others stay in the thread."""
-    fields = _ANNOTATIONS.get(given.get("type", "")) if isinstance(given, dict) else None
+    fields = _ANNOTATIONS.get(_text(given.get("type"))) if isinstance(given, dict) else None
     if fields is None:
         return None
     mended = {key: value for key, value in given.items() if value is not None}
@@ -127,22 +137,20 @@ def _reasoning(text: str, id: str) -> Item:
 
 
 def _reasoning_text(item: Item) -> str:
-    parts = [*_list(item.get("summary")), *_list(item.get("content"))]
-    return "\n\n".join(
-        part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)
-    )
+    parts = [*_parts(item.get("summary")), *_parts(item.get("content"))]
+    return "\n\n".join(said for part in parts if (said := _said(part)))
 
 
 def _described(kind: Any, item: Item) -> str:
     """What an item of a type that clients do not know says, as text."""
-    name = ".".join(str(item[key]) for key in ("server_label", "name") if item.get(key))
+    name = ".".join(_text(item[key]) for key in ("server_label", "name") if item.get(key))
     rest = {
         key: value
         for key, value in item.items()
         if key not in ("type", "id", "status", "server_label", "name") and value is not None
     }
-    title = f"{kind} {name}".strip()
-    return f"{title}: {_json_text(rest)}" if rest else title
+    title = f"{_text(kind) or 'Item without a type'} {name}".strip()
+    return f"{title}: {_text(rest)}" if rest else title
 
 
 def _status(item: Item) -> str:
@@ -158,18 +166,14 @@ def _made(prefix: str, message_id: str) -> str:
     return f"{prefix}_{hashlib.sha256(message_id.encode()).hexdigest()[:16]}"
 
 
-def _output(given: Any) -> str:
-    return "" if given is None else _json_text(given)
-
-
-def _json_text(value: Any) -> str:
+def _text(value: Any) -> str:
     if value is None:
         return ""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+def _parts(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _list(value: Any) -> list[Any]:

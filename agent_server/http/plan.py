@@ -88,7 +88,8 @@ def plan_of(ask: Ask, look: Look, *, after: Callable[[str], bool] | None = None)
     if decisions:
         return Answer(decisions, _messages(rest))
     if not rest:
-        answers = [item for item in new if item.get("type") == "mcp_approval_response"]
+        # A client that sends the whole conversation ends it with the answer that it gives once more.
+        answers = [item for item in [*new, ask.items[-1]] if item.get("type") == "mcp_approval_response"]
         return Attach(answers[-1]["approval_request_id"]) if answers else _nothing_new(ask, look, kept)
     if look.asked and any(map(_is_output, rest)):
         waiting = ", ".join(look.asked)

@@ -116,15 +116,22 @@ class Lakebase:
         """
         from databricks_langchain import AsyncCheckpointSaver
 
+        from .patience import PatientSaver
+
+        class PatientCheckpointSaver(PatientSaver, AsyncCheckpointSaver):  # type: ignore[misc]
+            """Databricks' checkpointer, which outlasts a restart of the database."""
+
+        build: Any = PatientCheckpointSaver
         # At the level DEBUG it logs the ends of the tokens.
         logging.getLogger("databricks_ai_bridge.lakebase").setLevel(logging.INFO)
-        return AsyncCheckpointSaver(
+        saver: AsyncCheckpointSaver = build(
             instance_name=self.url.instance,
             autoscaling_endpoint=self.url.endpoint,
             schema=self.url.schema,
             workspace_client=self.workspace,
             **pool,
         )
+        return saver
 
 
 def _host(workspace: WorkspaceClient, url: LakebaseUrl) -> str | None:

@@ -63,8 +63,8 @@ class Storage:
 async def open_storage(url: str) -> AsyncIterator[Storage]:
     """Open the checkpoints and the ledger of a state URL.
 
-    With Postgres the connections are pooled: one that broke is replaced, so a restart of the database costs
-    those who use it a wait and nothing else.
+    With Postgres the connections are pooled: one that broke is replaced, and what was under way on it is
+    repeated, so a restart of the database costs those who use the checkpoints a wait and nothing else.
 
     Args:
         url: As in SUPERVISOR_STATE_URL; see :mod:`agent_server.state_url`.
@@ -133,10 +133,11 @@ async def _patiently(work: Callable[[], Awaitable[Any]], path: str) -> None:
 async def _postgres(conninfo: str) -> AsyncIterator[BaseCheckpointSaver[Any]]:
     try:
         import psycopg
-        from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
         from psycopg.conninfo import conninfo_to_dict
         from psycopg.rows import dict_row
         from psycopg_pool import AsyncConnectionPool
+
+        from .patience import PatientSaver
     except ImportError:
         raise StateError(
             "SUPERVISOR_STATE_URL: Postgres needs more packages: uv sync --package supervisor-agent-server "
@@ -149,7 +150,7 @@ async def _postgres(conninfo: str) -> AsyncIterator[BaseCheckpointSaver[Any]]:
     options: dict[str, Any] = {key: value for key, value in _TIMEOUTS.items() if key not in given}
     options |= {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
     async with AsyncConnectionPool(conninfo, kwargs=options, open=False, **_pool()) as pool:
-        saver = AsyncPostgresSaver(pool)
+        saver = PatientSaver(pool)
         await _set_up(saver, conninfo)
         yield saver
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from databricks_langchain import AsyncCheckpointSaver
 from langgraph.checkpoint.base import BaseCheckpointSaver, empty_checkpoint
 from psycopg.conninfo import conninfo_to_dict
 
@@ -55,6 +56,35 @@ async def test_a_restart_of_postgres_costs_a_wait_and_nothing_else(
         assert await has(storage.saver, "before-0")
         assert await has(storage.saver, "after-19")
         await storage.ledger.open_turn(NewTurn("turn-1", "t1", "", None, "digest"))
+
+
+async def test_what_was_under_way_when_postgres_went_is_done_all_the_same(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    async with open_storage(postgres_url) as storage:
+        cut = False
+
+        async def run(name: str) -> int:
+            done = 0
+            while not cut or done < 20:
+                await put(storage.saver, f"{name}-{done}")
+                done += 1
+            return done
+
+        runs = asyncio.gather(*(run(f"r{number}") for number in range(POOL_SIZE)))
+        await asyncio.sleep(0.1)  # Until the pool has grown.
+        assert await asyncio.to_thread(postgres_server.drop_connections, postgres_url) > 1
+        cut = True
+        done = await runs
+        assert all([await has(storage.saver, f"r{n}-{last - 1}") for n, last in enumerate(done)])
+
+
+async def test_an_error_of_another_kind_is_not_repeated(postgres_url: str) -> None:
+    async with open_storage(postgres_url) as storage:
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            connection.execute("DROP TABLE checkpoints")
+        with pytest.raises(psycopg.errors.UndefinedTable):
+            await put(storage.saver, "t1")
 
 
 async def test_many_runs_share_a_few_connections(postgres_server: PostgresServer, postgres_url: str) -> None:
@@ -197,7 +227,7 @@ async def test_lakebase_keeps_checkpoints_and_ledger_and_every_connection_gets_a
     url = f"lakebase://{name}"
     check_state(url)
     async with open_storage(url) as storage:
-        assert type(storage.saver).__name__ == "AsyncCheckpointSaver"
+        assert isinstance(storage.saver, AsyncCheckpointSaver)
         await put(storage.saver, "t1")
         await storage.ledger.open_turn(NewTurn("turn-1", "t1", "", None, "digest"))
         assert "token" not in repr(storage)

@@ -1,0 +1,38 @@
+"""A server and its service for each module of clients, as processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.clients import node_packages
+from tests.local_supervisor_process import LocalSupervisor
+from tests.server_process import ServerProcess
+
+
+@pytest.fixture(scope="session")
+def node() -> None:
+    """Node, with the chat client's packages."""
+    node_packages.install()
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the module's processes keep what they keep."""
+    return tmp_path_factory.mktemp("clients")
+
+
+@pytest.fixture(scope="module")
+def service(directory: Path) -> Iterator[LocalSupervisor]:
+    """The stand-in of the remote service."""
+    with LocalSupervisor(directory / "service", {"duration_s": 0.2}) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def server(directory: Path, service: LocalSupervisor) -> Iterator[ServerProcess]:
+    """The agent server."""
+    with ServerProcess(directory / "server", service=service.url) as running:
+        yield running

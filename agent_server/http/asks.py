@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from databricks_supervisor.items import Item
+from databricks_supervisor.items.originals import is_portable
 
 from .faults import Fault
 
 __all__ = ["Ask", "is_said", "read_ask"]
 
 MOST_ITEMS = 10_000
+DEEPEST = 100
 _SPEAKERS = ("user", "system", "developer")
 _ROLES = (*_SPEAKERS, "assistant")
 
@@ -96,6 +98,8 @@ def _items(given: Any) -> list[Item]:
 def _check_item(item: Any, where: str) -> None:
     if not isinstance(item, dict):
         raise _wrong(where, f"{where} must be an object.")
+    if not _is_flat(item):
+        raise _wrong(where, f"{where} is nested deeper than {DEEPEST} levels.")
     kind = item.get("type", "message")
     if not isinstance(kind, str):
         raise _wrong(f"{where}.type", f"{where}.type must be a text.")
@@ -114,8 +118,16 @@ def _check_item(item: Any, where: str) -> None:
 
 
 def _need(item: Item, name: str, where: str) -> None:
-    if not isinstance(item.get(name), str) or not item[name]:
-        raise _wrong(f"{where}.{name}", f"{where}.{name} must be a text that is not empty.")
+    given = item.get(name)
+    if not isinstance(given, str) or not given or "\0" in given or not is_portable(given):
+        raise _wrong(f"{where}.{name}", f"{where}.{name} must be a text in Unicode that is not empty.")
+
+
+def _is_flat(value: Any, depth: int = 0) -> bool:
+    if not isinstance(value, dict | list):
+        return True
+    inner = value.values() if isinstance(value, dict) else value
+    return depth < DEEPEST and all(_is_flat(each, depth + 1) for each in inner)
 
 
 def _thread(body: dict[str, Any]) -> tuple[str | None, bool]:
@@ -172,6 +184,11 @@ def _tools(given: Any) -> list[dict[str, Any]]:
                 f"tools[{index}]: only functions that the client runs itself can be brought along "
                 '({"type": "function", …}); other tools are the agent\'s own.',
             )
+        if not is_portable(tool):
+            raise _wrong(
+                f"tools[{index}]",
+                f"tools[{index}] holds what cannot be kept: a number beyond 64 bits or that is none, half a "
+                f"character, or more than {DEEPEST} levels.",
+            )
     known = ("type", "name", "description", "parameters")
     return [{key: tool[key] for key in known if tool.get(key) is not None} for tool in given]
-

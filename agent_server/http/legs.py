@@ -20,7 +20,7 @@ from databricks_supervisor.ledger import Effect
 
 __all__ = ["Pause", "items_between", "leg_id", "parse_leg_id", "pauses_of", "rounds_of", "synthetic_request"]
 
-_ID = re.compile(r"resp_(?P<turn>.+)_(?P<leg>\d{1,4})")
+_ID = re.compile(r"resp_(?P<turn>[\w-]{1,200})_(?P<leg>0|[1-9]\d{0,3})", re.ASCII)
 _REPEAT = re.compile(r"repeat_(?P<attempt>\d+)_(?P<call>.+)", re.DOTALL)
 
 

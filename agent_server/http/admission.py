@@ -177,11 +177,25 @@ class Admission:
             return previous.thread, previous
         for item in reversed(ask.items):
             if item.get("type") == "mcp_approval_response":
-                for turn in await self._ledger.turns_with_effect("decision", item["approval_request_id"]):
-                    if caller.owns(turn.thread):
-                        return turn.thread, None
+                asked_in = await self._thread_of(item["approval_request_id"], caller)
+                if asked_in is not None:
+                    return asked_in, None
         name = f"key-{_digest(caller.user, ask.key)[:32]}" if ask.key is not None else uuid.uuid4().hex
         return caller.thread(name), None
+
+    async def _thread_of(self, approval_id: str, caller: Caller) -> str | None:
+        """The thread that an approval was asked for in; ids need not be unique, ``resubmit_1`` is not."""
+        turns = await self._ledger.turns_with_effect("decision", approval_id)
+        threads = {turn.thread for turn in turns if caller.owns(turn.thread)}
+        if len(threads) > 1:
+            raise Fault(
+                400,
+                "invalid_request",
+                f"Approval of {approval_id!r} was asked for in {len(threads)} threads. Nothing was changed. Name the "
+                "thread (custom_inputs.thread_id), or the response that asks (previous_response_id).",
+                param="input",
+            )
+        return next(iter(threads), None)
 
     async def _messages_of(self, turn: Turn) -> Callable[[str], bool]:
         """Which messages, by id, are of a turn."""

@@ -1,0 +1,239 @@
+"""Approvals as the chat UI sends them, and what the service is told of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+
+from tests.local_supervisor_process import LocalSupervisor
+from tests.replicas.chat import Chat
+from tests.replicas.conftest import NewWire
+from tests.replicas.together import at_once
+from tests.replicas.wire import allow, new_thread, question, requests_in, text_of
+from tests.server_process import ServerProcess
+
+NewChat = Callable[[], Chat]
+RACES = 5
+
+ONE = [{"name": "publish", "server_label": "reports", "arguments": {"a": 1}}]
+TWO = [*ONE, {"name": "mail", "server_label": "reports", "arguments": {"to": "ann"}}]
+
+
+@pytest.fixture
+def new_chat(replicas: list[ServerProcess], service: LocalSupervisor, wire: NewWire) -> NewChat:
+    """Begins a conversation at the first server."""
+    return lambda: Chat(wire(replicas[0]), service)
+
+
+def test_allow_with_arguments_written_anew_and_no_label_continues_under_a_new_id(new_chat: NewChat) -> None:
+    chat = new_chat()
+    asked = f"Publish {chat.thread}"
+    first = chat.say(question(asked, approvals=ONE, rounds=[{"reply": "Published."}]))
+    (request,) = chat.requests
+    assert request["server_label"] == "reports"
+    assert [each["id"] for each in first["custom_outputs"]["pending"]] == [request["id"]]
+    second = chat.press(request)
+    assert text_of(second) == "Published."
+    assert second["id"] != first["id"]
+    assert second["custom_outputs"]["pending"] == []
+    opened = ("user", asked)
+    shown = ("request", request["id"], {"a": 1}, "reports")
+    assert chat.stories(asked) == [[opened], [opened, shown, ("approved", request["id"])]]
+
+
+def test_an_answer_is_posted_while_another_request_is_open(new_chat: NewChat) -> None:
+    chat = new_chat()
+    asked = f"Publish and mail {chat.thread}"
+    chat.say(question(asked, approvals=TWO, rounds=[{"reply": "Both."}]))
+    one, two = chat.requests
+    waiting = chat.press(one)
+    assert [each["id"] for each in waiting["custom_outputs"]["pending"]] == [two["id"]]
+    assert len(chat.stories(asked)) == 1
+    done = chat.press(two)
+    assert text_of(done) == "Both."
+    assert done["id"] == waiting["id"]
+    decided = {("approved", one["id"]), ("approved", two["id"])}
+    _, last = chat.stories(asked)
+    assert [each for each in last if each[0] != "request"][1:] == sorted(decided, key=last.index)
+    assert len(last) == 5
+
+
+def test_the_second_answer_may_come_first_and_through_another_server(
+    new_chat: NewChat, replicas: list[ServerProcess], wire: NewWire
+) -> None:
+    chat = new_chat()
+    asked = f"Mail and publish {chat.thread}"
+    chat.say(question(asked, approvals=TWO, rounds=[{"reply": "Both."}]))
+    one, two = chat.requests
+    chat.wire = wire(replicas[1])
+    chat.press(two, approve=False)
+    chat.wire = wire(replicas[2])
+    assert text_of(chat.press(one)) == "Both."
+    _, last = chat.stories(asked)
+    assert {("approved", one["id"]), ("refused", two["id"])} <= {each for each in last if len(each) == 2}
+
+
+def test_a_refusal_is_sent_to_the_service(new_chat: NewChat) -> None:
+    chat = new_chat()
+    asked = f"Refuse {chat.thread}"
+    chat.say(question(asked, approvals=ONE, rounds=[{"reply": "Not published."}]))
+    (request,) = chat.requests
+    assert text_of(chat.press(request, approve=False)) == "Not published."
+    _, last = chat.stories(asked)
+    assert last[-1] == ("refused", request["id"])
+
+
+def test_a_new_message_while_a_request_dangles_refuses_it_in_the_next_submission(new_chat: NewChat) -> None:
+    chat = new_chat()
+    asked, instead = f"Silence {chat.thread}", f"Instead {chat.thread}"
+    chat.say(question(asked, approvals=ONE))
+    (request,) = chat.requests
+    assert text_of(chat.say(question(instead, reply="Of course."))) == "Of course."
+    assert len(chat.stories(asked)) == 1
+    shown = ("request", request["id"], {"a": 1}, "reports")
+    assert chat.stories(instead) == [[("user", asked), shown, ("refused", request["id"]), ("user", instead)]]
+    # The UI shows the request for ever; the next turn still has one story.
+    chat.say(question(f"Then {chat.thread}", reply="Well."))
+    (then,) = chat.stories(f"Then {chat.thread}")
+    assert [each[0] for each in then].count("request") <= 1
+    assert then[-2:] == [("assistant", "Of course."), ("user", f"Then {chat.thread}")]
+
+
+def test_a_refusal_that_comes_with_a_new_message_is_one_submission(new_chat: NewChat) -> None:
+    chat = new_chat()
+    asked, instead = f"Refuse for {chat.thread}", f"Something else {chat.thread}"
+    chat.say(question(asked, approvals=ONE))
+    (request,) = chat.requests
+    chat.items.append(allow(request, approve=False))
+    assert text_of(chat.say(question(instead, reply="As you wish."))) == "As you wish."
+    assert len(chat.stories(asked)) == 1
+    (last,) = chat.stories(instead)
+    assert last[-2:] == [("refused", request["id"]), ("user", instead)]
+
+
+@pytest.mark.parametrize("second", [True, False], ids=["Allow twice", "Allow and Deny"])
+def test_two_answers_at_the_same_moment_on_two_servers_are_one_decision(
+    second: bool, new_chat: NewChat, replicas: list[ServerProcess], service: LocalSupervisor, wire: NewWire
+) -> None:
+    clients = [wire(server) for server in replicas[:2]]
+    for _ in range(RACES):
+        chat = new_chat()
+        asked = f"Race {chat.thread}"
+        chat.say(question(asked, approvals=ONE, rounds=[{"reply": "Decided."}]))
+        (request,) = chat.requests
+        bodies = [chat.body(), chat.body()]
+        bodies[0]["input"].append(allow(request))
+        bodies[1]["input"].append(allow(request, second))
+        found = at_once([partial(client.ask, body) for client, body in zip(clients, bodies, strict=True)])
+        assert found[0] == found[1]
+        assert text_of(found[0]) == "Decided."
+        _, last = chat.stories(asked)
+        (decision,) = [each for each in last if each[0] in ("approved", "refused")]
+        assert decision in {("approved", request["id"]), ("approved" if second else "refused", request["id"])}
+        # Whoever comes late gets what was decided.
+        assert clients[0].ask(bodies[1]) == found[0]
+        assert len(chat.stories(asked)) == 2
+
+
+def test_an_answer_that_is_posted_again_follows_what_it_began(new_chat: NewChat) -> None:
+    chat = new_chat()
+    asked = f"Again {chat.thread}"
+    chat.say(question(asked, approvals=ONE, rounds=[{"reply": "Once."}], duration_s=1))
+    (request,) = chat.requests
+    chat.items.append(allow(request))
+    left = chat.wire.stream(chat.body(), until=lambda event: True)
+    again = chat.wire.ask(chat.body())
+    assert again["id"] == left.id
+    assert text_of(again) == "Once."
+    assert len(chat.stories(asked)) == 2
+
+
+def test_an_answer_alone_finds_its_thread(
+    replicas: list[ServerProcess], service: LocalSupervisor, wire: NewWire
+) -> None:
+    asked = f"Alone {new_thread()}"
+    first = wire(replicas[0]).ask({"input": question(asked, approvals=ONE, rounds=[{"reply": "Found."}])})
+    (request,) = requests_in(first)
+    second = wire(replicas[2]).ask({"input": [allow(request)]})
+    assert text_of(second) == "Found."
+    assert second["custom_outputs"]["thread_id"] == first["custom_outputs"]["thread_id"]
+    assert service.submissions(asked)["count"] == 2
+
+
+@pytest.mark.parametrize("id", ["unknown", "call_0000"])
+def test_an_answer_to_what_nobody_asked_is_refused(
+    id: str, new_chat: NewChat, service: LocalSupervisor
+) -> None:
+    chat = new_chat()
+    asked = f"Unasked {chat.thread}"
+    chat.say(question(asked, approvals=ONE))
+    chat.items.append(allow({"id": id}))
+    refused = chat.wire.post(chat.body())
+    assert refused.status_code == 400
+    assert chat.requests[0]["id"] in refused.json()["error"]["message"]
+    assert len(chat.stories(asked)) == 1
+
+
+def test_the_turn_after_an_approval_tells_the_service_one_story_of_the_call(new_chat: NewChat) -> None:
+    """The AI SDK provider sends request, answer, call and output, all with the one id (CONTRACT)."""
+    chat = new_chat()
+    asked, then = f"Provider {chat.thread}", f"And then {chat.thread}"
+    chat.say(question(asked, approvals=ONE))
+    (request,) = chat.requests
+    chat.press(request)
+    output = next(item for item in chat.response["output"] if item["type"] == "function_call_output")
+    assert output["call_id"] == request["id"]
+    at = next(index for index, item in enumerate(chat.items) if item.get("type") == "function_call_output")
+    call = {"type": "function_call", "name": "publish", "arguments": "{}", "call_id": request["id"]}
+    chat.items.insert(at, {**call, "id": request["id"]})
+    assert text_of(chat.say(question(then, reply="Fine."))) == "Fine."
+    (last,) = chat.stories(then)
+    assert [each for each in last if request["id"] in each] == [
+        ("call", request["id"]),
+        ("output", request["id"]),
+    ]
+    assert (last[0], last[-1]) == (("user", asked), ("user", then))
+
+
+def test_an_unknown_submission_is_asked_about_over_the_wire(
+    new_chat: NewChat, service: LocalSupervisor
+) -> None:
+    def ask(approve: bool) -> tuple[Chat, dict[str, Any], str]:
+        chat = new_chat()
+        asked = f"Unknown {chat.thread}"
+        chat.say(question(asked, create_errors=["drop"], create_errors_accept=True, reply="Here."))
+        (request,) = chat.requests
+        assert (request["name"], request["server_label"]) == ("resubmit_job", "supervisor")
+        return chat, chat.press(request, approve), asked
+
+    chat, response, asked = ask(True)
+    assert text_of(response) == "Here."
+    assert chat.stories(asked) == [[("user", asked)], [("user", asked)]]
+    chat, response, asked = ask(False)
+    assert response["status"] == "failed"
+    assert "not sent again" in response["error"]["message"]
+    assert chat.stories(asked) == [[("user", asked)]]
+
+
+def test_an_answer_to_an_unknown_submission_that_names_no_thread_never_reaches_another_one(
+    replicas: list[ServerProcess], service: LocalSupervisor, wire: NewWire
+) -> None:
+    client = wire(replicas[0])
+    names = [f"Nameless {new_thread()}" for _ in range(2)]
+    first, second = [
+        client.ask({"input": question(name, create_errors=["drop"], create_errors_accept=True)})
+        for name in names
+    ]
+    (request,) = requests_in(first)
+    answer = {"input": [allow(request)]}
+    refused = client.post(answer)
+    assert refused.status_code == 400
+    assert "thread" in refused.json()["error"]["message"]
+    assert service.submissions(names[1])["count"] == 1, "somebody else's job was submitted again"
+    named = client.ask({**answer, "previous_response_id": first["id"]})
+    assert named["custom_outputs"]["thread_id"] == first["custom_outputs"]["thread_id"]
+    assert named["status"] == "completed"
+    assert client.get(second["id"])["custom_outputs"]["pending"]

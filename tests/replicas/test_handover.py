@@ -89,3 +89,16 @@ def test_a_killed_server_that_comes_back_takes_up_its_jobs_by_itself(
         server.wait_healthy()
     assert service.submissions(f"Come back {thread}")["count"] == 1
     assert wire(replicas[1]).get(id)["status"] == "completed"
+
+
+def test_a_job_that_another_server_drives_can_be_cancelled_through_any(
+    replicas: list[ServerProcess], service: LocalSupervisor, wire: NewWire
+) -> None:
+    name = f"Cancel elsewhere {new_thread()}"
+    body = {"input": question(name, items=many_items(100), duration_s=100)}
+    first = wire(replicas[0]).stream(
+        {**body, "background": True}, until=lambda event: event["sequence_number"] > 5
+    )
+    answer = wire(replicas[1]).cancel(first.id)
+    assert (answer.status_code, answer.json()["status"]) == (200, "cancelled"), answer.text
+    assert wire(replicas[0]).finished(first.id)["status"] == "cancelled"

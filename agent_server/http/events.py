@@ -151,10 +151,25 @@ class EventStream:
             )
 
     def _item(self, item: Item, index: int) -> Iterator[Event]:
-        if item["type"] != "message":
-            yield self._numbered("response.output_item.added", output_index=index, item=item)
-            yield self._numbered("response.output_item.done", output_index=index, item=item)
-            return
+        match item["type"]:
+            case "message":
+                yield from self._message(item, index)
+            case "reasoning":
+                yield from self._reasoning(item, index)
+            case _:
+                yield self._numbered("response.output_item.added", output_index=index, item=item)
+        yield self._numbered("response.output_item.done", output_index=index, item=item)
+
+    def _reasoning(self, item: Item, index: int) -> Iterator[Event]:
+        # Without deltas the AI SDK's provider begins it twice, and one of the two is never finished.
+        place = {"item_id": item["id"], "output_index": index, "summary_index": 0}
+        empty = {"type": "summary_text", "text": ""}
+        yield self._numbered("response.output_item.added", output_index=index, item={**item, "summary": []})
+        yield self._numbered("response.reasoning_summary_part.added", **place, part=empty)
+        for delta in deltas_of(item["summary"][0]["text"]):
+            yield self._numbered("response.reasoning_summary_text.delta", **place, delta=delta)
+
+    def _message(self, item: Item, index: int) -> Iterator[Event]:
         part = item["content"][0]
         place = {"item_id": item["id"], "output_index": index, "content_index": 0}
         begun = {**item, "status": "in_progress", "content": []}
@@ -164,13 +179,14 @@ class EventStream:
         for delta in deltas_of(part["text"]):
             yield self._numbered("response.output_text.delta", **place, delta=delta)
         for number, annotation in enumerate(part.get("annotations", ())):
-            yield self._numbered(
-                "response.output_text.annotation.added",
-                **place,
-                annotation_index=number,
-                annotation=annotation,
-            )
-        yield self._numbered("response.output_item.done", output_index=index, item=item)
+            # The AI SDK's provider takes each for a link, and a link without an address stops its clients.
+            if annotation["type"] == "url_citation":
+                yield self._numbered(
+                    "response.output_text.annotation.added",
+                    **place,
+                    annotation_index=number,
+                    annotation=annotation,
+                )
 
     def _numbered(self, type: str, **more: Any) -> Event:
         event = {"type": type, "sequence_number": self._next, **more}

@@ -90,7 +90,7 @@ def test_the_schemas_are_a_chat_and_settings_with_descriptions(client: SyncLangG
     json.dumps(schemas)
     given = schemas["input_schema"]
     assert given["required"] == ["messages"]
-    assert set(given["properties"]) == {"messages", "turn_id"}
+    assert set(given["properties"]) == {"messages", "turn_id", "tools"}
     kinds = {each["$ref"].rpartition("/")[2] for each in given["properties"]["messages"]["items"]["oneOf"]}
     assert {"HumanMessage", "AIMessage", "ToolMessage"} <= kinds
     assert set(schemas["output_schema"]["properties"]) == {"messages"}

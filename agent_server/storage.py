@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
-from databricks_supervisor import SqlLedger
+from databricks_supervisor import DeduplicatingSaver, SqlLedger
 
 from .errors import StateError
 from .lakebase import Lakebase
@@ -51,11 +51,11 @@ class Storage:
     """Where the state of all threads is kept.
 
     Attributes:
-        saver: Checkpoints.
+        saver: Checkpoints; each message is kept once.
         ledger: Side effects.
     """
 
-    saver: BaseCheckpointSaver[Any]
+    saver: DeduplicatingSaver
     ledger: SqlLedger
 
 
@@ -81,7 +81,7 @@ async def open_storage(url: str) -> AsyncIterator[Storage]:
         ledger = SqlLedger(url)
     async with opened as saver:
         try:
-            yield Storage(saver, ledger)
+            yield Storage(DeduplicatingSaver(saver, ledger), ledger)
         finally:
             await ledger.aclose()
 

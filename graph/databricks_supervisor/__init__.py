@@ -17,6 +17,7 @@ from .graph import create_supervisor_graph
 from .ledger import Ledger, MemoryLedger
 from .progress import Progress
 from .run import Time
+from .saver import DeduplicatingSaver
 from .schedule import PollMoment
 from .state import Job, SupervisorInput, SupervisorOutput, SupervisorState
 from .tools import app, genie_space, knowledge_assistant, uc_connection, uc_function
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from .ledger import SqlLedger
 
 __all__ = [
+    "DeduplicatingSaver",
     "Job",
     "Ledger",
     "MemoryLedger",

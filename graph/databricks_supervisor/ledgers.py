@@ -17,6 +17,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from .ledger import Ledger
 from .ledger.memory import MemoryLedger
+from .saver import DeduplicatingSaver
 
 __all__ = ["Ledgers"]
 
@@ -32,7 +33,7 @@ class Ledgers:
     Args:
         given: The ledger for checkpoints that are kept outside of this process's memory, or ``None``: then
             it is kept in the same SQLite file or Postgres database as the checkpoints, and for checkpointers
-            of any other kind in ``.supervisor/ledger.sqlite``.
+            of any other kind in ``.supervisor/ledger.sqlite``. A :class:`DeduplicatingSaver` brings its own.
     """
 
     def __init__(self, given: Ledger | None) -> None:
@@ -43,10 +44,13 @@ class Ledgers:
         """The ledger that goes with the saver that is in force (``None``: no saver)."""
         if saver is None:
             return self.given or MemoryLedger()
-        if isinstance(saver, InMemorySaver):
-            return _memory_of(saver)
+        keeps = saver.inner if isinstance(saver, DeduplicatingSaver) else saver
+        if isinstance(keeps, InMemorySaver):
+            return _memory_of(keeps)
         if self.given is not None:
             return self.given
+        if isinstance(saver, DeduplicatingSaver):
+            return saver.ledger
         return await self._beside(saver)
 
     async def _beside(self, saver: BaseCheckpointSaver[Any]) -> Ledger:

@@ -227,7 +227,7 @@ async def test_lakebase_keeps_checkpoints_and_ledger_and_every_connection_gets_a
     url = f"lakebase://{name}"
     check_state(url)
     async with open_storage(url) as storage:
-        assert isinstance(storage.saver, AsyncCheckpointSaver)
+        assert isinstance(storage.saver.inner, AsyncCheckpointSaver)
         await put(storage.saver, "t1")
         await storage.ledger.open_turn(NewTurn("turn-1", "t1", "", None, "digest"))
         assert "token" not in repr(storage)

@@ -64,16 +64,24 @@ class Database:
         Raises:
             LedgerError: The database could not be reached, or refused.
         """
-        pid = os.getpid()
-        # setdefault, not a lock: one that another thread holds during a fork stays locked in the child.
-        opened = self._open.get(pid) or self._open.setdefault(pid, _Open(self.place))
+        opened = self._opened()
         return await asyncio.get_running_loop().run_in_executor(opened.threads, self._do, opened, work)
+
+    def run_sync(self, work: Callable[[Connection], T]) -> T:
+        """As :meth:`run`, for sync callers."""
+        opened = self._opened()
+        return opened.threads.submit(self._do, opened, work).result()
 
     async def aclose(self) -> None:
         """Close the connections. The next :meth:`run` opens new ones."""
         opened = self._open.pop(os.getpid(), None)
         if opened is not None:
             await asyncio.get_running_loop().run_in_executor(opened.threads, opened.close)
+
+    def _opened(self) -> _Open:
+        pid = os.getpid()
+        # setdefault, not a lock: one that another thread holds during a fork stays locked in the child.
+        return self._open.get(pid) or self._open.setdefault(pid, _Open(self.place))
 
     def _do(self, opened: _Open, work: Callable[[Connection], T]) -> T:
         try:

@@ -30,7 +30,16 @@ from sqlalchemy import (
 
 from ..errors import LedgerVersionError
 
-__all__ = ["MIGRATIONS", "SCHEMA_VERSION", "effects", "ledger_version", "metadata", "set_up", "turns"]
+__all__ = [
+    "MIGRATIONS",
+    "SCHEMA_VERSION",
+    "effects",
+    "exclusive",
+    "ledger_version",
+    "metadata",
+    "set_up",
+    "turns",
+]
 
 SCHEMA_VERSION = 2
 """Version of the tables that this release reads and writes."""
@@ -114,7 +123,7 @@ def set_up(connection: Connection) -> None:
     Raises:
         LedgerVersionError: A newer release made the tables.
     """
-    with _exclusive(connection):
+    with exclusive(connection):
         # Asked first: CREATE TABLE IF NOT EXISTS wants the right to create also where there is nothing to do.
         if not inspect(connection).has_table(ledger_version.name):
             metadata.create_all(connection, checkfirst=False)
@@ -134,7 +143,8 @@ def set_up(connection: Connection) -> None:
 
 
 @contextmanager
-def _exclusive(connection: Connection) -> Iterator[None]:
+def exclusive(connection: Connection) -> Iterator[None]:
+    """A transaction that only one process at a time is in."""
     postgres = connection.dialect.name == "postgresql"
     connection.exec_driver_sql("BEGIN" if postgres else "BEGIN IMMEDIATE")
     try:

@@ -83,6 +83,11 @@ class SqlLedger:
         self._clock = clock
         self._sql = Statements(place.dialect, injected_clock=clock is not None)
 
+    @property
+    def database(self) -> Database:
+        """Its database, for what has to live as long as the ledger."""
+        return self._database
+
     def __repr__(self) -> str:
         return f"SqlLedger({self._database.place.name!r})"
 

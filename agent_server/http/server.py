@@ -37,6 +37,8 @@ __all__ = ["SupervisorServer"]
 logger = logging.getLogger(__name__)
 
 DONE = "data: [DONE]\n\n"
+NOTHING_TO_SHOW = 424
+"""HTTP status of a job that failed, for a chat client; no client repeats the request after it."""
 _NO_BUFFERING = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
@@ -103,7 +105,8 @@ class SupervisorServer(AgentServer):
                 return await self._answered(front, leg, await front.look(leg), request)
             view: LegView = await get_invoke_function()(front, leg)  # type: ignore[no-untyped-call]
             trace_id = _trace_id(front, leg, request)
-            return await self._answered(front, leg, view, request, foreground=True, trace_id=trace_id)
+            refused = _refusal(view, chat=ask.conversation)
+            return await self._answered(front, leg, view, request, refused=refused, trace_id=trace_id)
 
     async def _ready(self) -> Front:
         """The front, once everything is open."""
@@ -122,17 +125,17 @@ class SupervisorServer(AgentServer):
         view: LegView,
         request: Request,
         *,
-        foreground: bool = False,
+        refused: int | None = None,
         trace_id: str | None = None,
     ) -> Response:
-        """A response as a body. A client that waited for it is told of a refusal by the HTTP status."""
+        """A response as a body, or its error with the HTTP status of a refusal."""
         from .events import response_of
 
         there = view.final and not await request.is_disconnected()
         written = BackgroundTask(front.delivered, leg, view) if there else None
-        if foreground and view.refused is not None:
-            status, body = view.refused, {"error": {**(view.error or {}), "type": "server_error"}}
-            return JSONResponse(body, status, background=written)
+        if refused is not None:
+            body = {"error": {**(view.error or {}), "type": "server_error"}}
+            return JSONResponse(body, refused, background=written)
         body = response_of(view)
         if trace_id is not None:
             body["metadata"] = {**body["metadata"], "trace_id": trace_id}
@@ -160,6 +163,16 @@ class SupervisorServer(AgentServer):
         if trace_id is not None:
             yield sse({"trace_id": trace_id})
         yield DONE
+
+
+def _refusal(view: LegView, *, chat: bool) -> int | None:
+    """The HTTP status that tells a client that waited of a refusal.
+
+    The chat UI does not read the ``error`` of a response: where there is no text either, it would show nothing.
+    """
+    if chat and view.refused is None and view.error is not None:
+        return None if any(item["type"] == "message" for item in view.items) else NOTHING_TO_SHOW
+    return view.refused
 
 
 def _trace_id(front: Front, leg: Leg, request: Request) -> str | None:

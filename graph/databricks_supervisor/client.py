@@ -162,7 +162,7 @@ class SupervisorClient:
 
         Args:
             response_id: Its id, whole.
-            timeout_s: Time-out of each phase of the exchange, in seconds.
+            timeout_s: Time-out of the exchange, in seconds.
             last: The previous reply: returned as it is, without parsing, when nothing changed.
 
         Raises:

@@ -65,6 +65,7 @@ _ERROR: dict[str, Any] = {
     "properties": {
         "error": {
             "type": "object",
+            "required": ["message", "type", "code"],
             "properties": {
                 "message": _TEXT,
                 "type": _TEXT,
@@ -87,9 +88,11 @@ _REFUSALS = {
     404: "No such response or thread",
     409: "The thread is busy with another question",
     422: "The Idempotency-Key was used for another request",
+    424: "The job failed before it said anything, for a client that named a conversation",
     429: "The service is overloaded",
     502: "The service failed",
-    503: "The service cannot be reached",
+    503: "The service or the state cannot be reached",
+    504: "The job did not end in time",
 }
 
 
@@ -99,7 +102,8 @@ def describe(app: FastAPI) -> None:
         if not isinstance(route, APIRoute) or route.path not in _SUMMARIES:
             continue
         route.summary = _SUMMARIES[route.path]
-        more: dict[str, Any] = {"responses": _responses()}
+        route.responses = _responses()
+        more: dict[str, Any] = {}
         if route.path in ("/invocations", "/responses"):
             more["requestBody"] = {"required": True, "content": {"application/json": {"schema": _REQUEST}}}
             more["parameters"] = [
@@ -113,7 +117,7 @@ def describe(app: FastAPI) -> None:
         route.openapi_extra = more
 
 
-def _responses() -> dict[str, Any]:
+def _responses() -> dict[int | str, dict[str, Any]]:
     answered = {
         "description": "The response; with stream, server-sent events that end with [DONE]",
         "content": {
@@ -121,7 +125,7 @@ def _responses() -> dict[str, Any]:
             "text/event-stream": {"schema": _TEXT},
         },
     }
-    refused = {
+    refused: dict[int | str, dict[str, Any]] = {
         str(status): {"description": text, "content": {"application/json": {"schema": _ERROR}}}
         for status, text in _REFUSALS.items()
     }

@@ -30,7 +30,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="package")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSupervisor]:
     """The stand-in of the service, the same one for all: every test asks questions of its own."""
-    with LocalSupervisor(tmp_path_factory.mktemp("service"), {"duration_s": 0.3}) as local:
+    with LocalSupervisor(tmp_path_factory.mktemp("service"), {"duration_s": 0.1}) as local:
         yield local
 
 

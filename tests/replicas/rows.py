@@ -35,6 +35,11 @@ class Database:
             turn == turn_of(id) and "response_id" in (outcome or "") for turn, outcome in self._rows(query)
         )
 
+    def decided(self, approval_id: str) -> bool:
+        """Whether a decision on a request was recorded."""
+        query = "SELECT id, outcome FROM supervisor_effects WHERE kind = 'decision'"
+        return any(id == approval_id and outcome for id, outcome in self._rows(query))
+
     def wait_ended(self, id: str) -> None:
         """Wait until the turn of a public id has ended; nobody is asked for it."""
         deadline = time.monotonic() + PATIENCE_S

@@ -16,7 +16,7 @@ from tests.replicas.wire import allow, new_thread, question, requests_in, text_o
 from tests.server_process import ServerProcess
 
 NewChat = Callable[[], Chat]
-RACES = 5
+RACES = 3
 
 ONE = [{"name": "publish", "server_label": "reports", "arguments": {"a": 1}}]
 TWO = [*ONE, {"name": "mail", "server_label": "reports", "arguments": {"to": "ann"}}]

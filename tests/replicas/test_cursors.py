@@ -21,7 +21,7 @@ ITEMS = 40
 def test_random_cursors_rebuild_the_sequence(
     spread: int, replicas: list[ServerProcess], wire: NewWire
 ) -> None:
-    rebuild(60, 5, [wire(server) for server in replicas[:spread]])
+    rebuild(60, 3, [wire(server) for server in replicas[:spread]])
 
 
 @pytest.mark.full

@@ -73,7 +73,7 @@ def test_jobs_run_on_when_the_server_stops_with_streams_open_and_are_taken_up_ag
                 begun.release()
             return False
 
-        asked = question(name, reply=f"About {name}", duration_s=5)
+        asked = question(name, reply=f"About {name}", duration_s=4)
         return wire(server).stream({"input": asked}, until=tell)
 
     with ThreadPoolExecutor(STREAMS) as pool:
@@ -117,7 +117,7 @@ def test_a_submit_that_takes_longer_than_the_server_may_is_asked_about(
 ) -> None:
     name = f"Long {new_thread()}"
     posts = service.submissions()["posts"]
-    body = {"input": question(name, accept_delay_s=12, reply="Kept."), "background": True}
+    body = {"input": question(name, accept_delay_s=7, reply="Kept."), "background": True}
     id = wire(server).ask(body)["id"]
     until_submitted(service, name, posts=posts + 1)
     stop(server)
@@ -152,7 +152,7 @@ def test_a_service_that_cannot_cancel_is_told_of_and_the_job_goes_on(
 ) -> None:
     name = f"No cancel {new_thread()}"
     client = wire(server)
-    asked = question(name, cancel=501, duration_s=2, reply="Done all the same.")
+    asked = question(name, cancel=501, duration_s=1, reply="Done all the same.")
     id = client.ask({"input": asked, "background": True})["id"]
     until_submitted(service, name)
     answer = client.cancel(id)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -27,12 +28,17 @@ from .errors import (
     scrub,
 )
 from .refusals import Refusal, explain, is_unsent, read_refusal, scrub_answer
+from .schedule import RateBudget
 from .transport import MOST_THROUGH_SDK, PollTransport
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 __all__ = ["NotAccepted", "OutcomeUnknown", "Reply", "SupervisorClient", "Transient"]
+
+POLLS_PER_S = 2000
+"""Of one process: about half a core (``python -m benchmarks jobs``). More jobs than that are polled later."""
+_budget = RateBudget(POLLS_PER_S)
 
 TERMINAL = frozenset({"completed", "failed", "cancelled", "incomplete"})
 
@@ -197,6 +203,8 @@ class SupervisorClient:
         return str(self._openai.base_url)
 
     async def _poll(self, path: str, timeout_s: float) -> Any:
+        if wait_s := _budget.wait_s(time.monotonic()):
+            await asyncio.sleep(wait_s)
         if self._polls is not None:
             answer = await self._polls.get(path, timeout_s=timeout_s)
             if answer.status_code >= 400:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["PollMoment", "Polling", "next_delay", "retry_delay"]
+__all__ = ["PollMoment", "Polling", "RateBudget", "next_delay", "retry_delay"]
 
 SHORTEST_S = 0.3
 LONGEST_S = 10.0
@@ -74,6 +74,38 @@ def retry_delay(failures: int, retry_after_s: float | None, random: Callable[[],
     if retry_after_s is not None:
         return max(SHORTEST_S, retry_after_s)
     return float(min(LONGEST_RETRY_S, 0.5 * 2 ** (min(failures, 10) - 1)) * (0.5 + random()))
+
+
+class RateBudget:
+    """Turns at a steady rate, in the order in which they are asked for.
+
+    When jobs want more polls than there are turns, each waits for its turn after its own delay: all slow down
+    by the same time, and none starves.
+
+    Args:
+        per_s: Turns a second.
+        burst_s: What was not used in so many seconds may be used at once.
+    """
+
+    def __init__(self, per_s: float, burst_s: float = 0.25) -> None:
+        self._interval_s = 1.0 / per_s
+        self._burst_s = burst_s
+        self._free_at = float("-inf")
+
+    def wait_s(self, now: float) -> float:
+        """Take the next turn; seconds until it comes.
+
+        Args:
+            now: Monotonic seconds.
+
+        Example:
+            >>> budget = RateBudget(per_s=2, burst_s=0)
+            >>> [budget.wait_s(now) for now in (100.0, 100.0, 100.25, 200.0)]
+            [0.0, 0.5, 0.75, 0.0]
+        """
+        turn = max(self._free_at, now - self._burst_s)
+        self._free_at = turn + self._interval_s
+        return max(0.0, turn - now)
 
 
 def _auto(moment: PollMoment) -> float:

@@ -110,8 +110,11 @@ class PollTransport:
         async with self._slots:
             sent = {**self._headers, "authorization": await self._authorization()}
             session, url, limit = self._session or await self._open(), self._url(path), _limit(timeout_s)
-            async with session.get(url, headers=sent, timeout=limit, allow_redirects=False) as answer:
-                content = await answer.read()
+            try:
+                async with session.get(url, headers=sent, timeout=limit, allow_redirects=False) as answer:
+                    content = await answer.read()
+            except TimeoutError:
+                raise TimeoutError(f"no answer within {timeout_s:g} s") from None
         return Answer(answer.status, content, answer.headers, answer.reason or "", Request(sent))
 
     async def _authorization(self) -> str:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from databricks_supervisor.schedule import LONGEST_S, SHORTEST_S, PollMoment, next_delay, retry_delay
+from databricks_supervisor.schedule import (
+    LONGEST_S,
+    SHORTEST_S,
+    PollMoment,
+    RateBudget,
+    next_delay,
+    retry_delay,
+)
 
 ages = st.floats(0, 7 * 24 * 3600)
 chances = st.floats(0, 1, exclude_max=True)
@@ -144,3 +154,71 @@ def test_backing_off_never_gets_quicker(failures: int) -> None:
 def test_those_who_fail_together_do_not_come_back_together(failures: int) -> None:
     early, late = retry_delay(failures, None, lambda: 0.0), retry_delay(failures, None, lambda: 0.999)
     assert late > 2.5 * early
+
+
+# ---- the budget
+
+
+def polls_of(delays: list[float], per_s: float, seconds: float) -> list[list[float]]:
+    """When each job is polled, if each wants its next poll so long after its last one."""
+    budget, polled = RateBudget(per_s), [list[float]() for _ in delays]
+    wanted = [(delay, job) for job, delay in enumerate(delays)]
+    heapq.heapify(wanted)
+    while wanted:
+        now, job = heapq.heappop(wanted)
+        if now > seconds:
+            break
+        at = now + budget.wait_s(now)
+        polled[job].append(at)
+        heapq.heappush(wanted, (at + delays[job], job))
+    return polled
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.floats(0, 10), min_size=1, max_size=200), st.floats(0.1, 1000))
+def test_turns_come_in_the_order_in_which_they_are_asked_for_and_never_faster(
+    pauses: list[float], per_s: float
+) -> None:
+    budget, now, turns = RateBudget(per_s, burst_s=0), 0.0, list[float]()
+    for pause in pauses:
+        now += pause
+        turns.append(now + budget.wait_s(now))
+    assert all(later - earlier >= 1 / per_s - 1e-6 for earlier, later in itertools.pairwise(turns))
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.floats(0.3, 10), min_size=1, max_size=30))
+def test_where_there_is_enough_nobody_waits_for_long(delays: list[float]) -> None:
+    wanted = sum(1 / delay for delay in delays)
+    for delay, polled in zip(
+        delays, polls_of(delays, per_s=4 * len(delays) + 4 * wanted, seconds=60), strict=True
+    ):
+        late = [at - before - delay for before, at in itertools.pairwise(polled)]
+        assert all(wait < 1.0 for wait in late)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.floats(0.3, 3), st.integers(2, 60))
+def test_when_there_is_not_enough_jobs_alike_get_the_same(delay: float, jobs: int) -> None:
+    polled = polls_of([delay] * jobs, per_s=jobs / delay / 3, seconds=100)
+    counts = [len(times) for times in polled]
+    assert max(counts) - min(counts) <= 1
+    assert min(counts) >= 100 / (3 * delay) * 0.8 - 2, "a third of what they want"
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.floats(0.3, 10), min_size=2, max_size=60), st.floats(0.5, 5))
+def test_when_there_is_not_enough_all_wait_for_about_as_long_and_none_starves(
+    delays: list[float], per_s: float
+) -> None:
+    longest_line_s = len(delays) / per_s
+    for delay, polled in zip(delays, polls_of(delays, per_s, seconds=200), strict=True):
+        waits = [at - before - delay for before, at in itertools.pairwise(polled)]
+        assert all(-1e-6 <= wait <= longest_line_s + 1e-6 for wait in waits)
+
+
+def test_what_was_not_used_for_long_is_not_saved_up() -> None:
+    budget = RateBudget(8, burst_s=0.5)
+    budget.wait_s(0.0)
+    at_once = [wait for wait in (budget.wait_s(1000.0) for _ in range(20)) if wait == 0.0]
+    assert len(at_once) == 5

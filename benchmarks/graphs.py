@@ -1,0 +1,55 @@
+"""Our side of the benchmarks: the compiled graph, with checkpoints and ledger in one SQLite file."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from .service import Service
+
+__all__ = ["asking", "stopped"]
+
+
+@asynccontextmanager
+async def asking(
+    service: Service, folder: Path, **settings: Any
+) -> AsyncIterator[Callable[[int], Awaitable[Any]]]:
+    """A function that asks a question on the thread of a number, and returns what the thread then holds.
+
+    Args:
+        service: Who is asked.
+        folder: Where the SQLite file is.
+        settings: More for ``create_supervisor_graph``.
+    """
+    from databricks.sdk.core import Config
+    from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+
+    from databricks_supervisor import create_supervisor_graph
+    from databricks_supervisor.clients import workspace_client
+
+    logging.getLogger("databricks_supervisor").setLevel(logging.WARNING)
+    builder = create_supervisor_graph(
+        model="databricks-claude-sonnet-4-5",
+        client_factory=lambda identity: workspace_client(Config(host=service.url, token="benchmark")),
+        **settings,
+    )
+    async with AsyncSqliteSaver.from_conn_string(str(folder / "threads.sqlite")) as saver:
+        await saver.setup()
+        graph = builder.compile(checkpointer=saver)
+
+        async def ask(number: int) -> Any:
+            config: Any = {"configurable": {"thread_id": f"thread-{number}"}}
+            return await graph.ainvoke({"messages": [{"role": "user", "content": "How much?"}]}, config)
+
+        yield ask
+
+
+async def stopped(running: Sequence[asyncio.Task[Any]]) -> None:
+    """Stop what is in flight."""
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)

@@ -1,0 +1,107 @@
+"""Measuring in a fresh process: what one side costs, and nothing that another side left behind."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+
+__all__ = ["Row", "Usage", "in_fresh_process"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        benchmark: Name of the benchmark that it is from.
+        what: What was measured.
+        unit: Unit of both figures.
+        ours: Our figure.
+        target: In words.
+        passed: Whether it was met.
+        published: The published loop's figure, where there is one.
+    """
+
+    benchmark: str
+    what: str
+    unit: str
+    ours: float
+    target: str
+    passed: bool
+    published: float | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """Ours for each of the published loop's."""
+        return self.ours / self.published if self.published else None
+
+    @classmethod
+    def against(cls, benchmark: str, what: str, unit: str, ours: float, published: float, most: float) -> Row:
+        """A row whose target is a share of the published loop's figure."""
+        target = f"≤ 1/{1 / most:g} of published" if most < 1 else f"≤ {most:g} × published"
+        return cls(benchmark, what, unit, ours, target, ours <= most * published, published)
+
+    @classmethod
+    def below(cls, benchmark: str, what: str, unit: str, ours: float, most: float) -> Row:
+        """A row whose target is a figure."""
+        return cls(benchmark, what, unit, ours, f"≤ {most:g} {unit}", ours <= most)
+
+
+class Usage:
+    """CPU time and memory of this process, all threads, since it was made."""
+
+    def __init__(self) -> None:
+        self._cpu, self._wall = _cpu_s(), time.monotonic()
+
+    @property
+    def cpu_s(self) -> float:
+        """Seconds of CPU."""
+        return _cpu_s() - self._cpu
+
+    @property
+    def cores(self) -> float:
+        """Share of one core."""
+        return self.cpu_s / (time.monotonic() - self._wall)
+
+    @staticmethod
+    def memory_mb() -> float:
+        """Resident memory of the whole process now, in MB."""
+        return float(psutil.Process().memory_info().rss / 1e6)
+
+    @staticmethod
+    def descriptors() -> int:
+        """Open files and sockets."""
+        return psutil.Process().num_fds()
+
+
+def in_fresh_process(module: str, **arguments: Any) -> dict[str, Any]:
+    """Call ``measure(**arguments)`` of a module in a process of its own; its JSON result.
+
+    Raises:
+        subprocess.CalledProcessError: It failed; its traceback is on stderr.
+    """
+    command = [sys.executable, "-m", "benchmarks.measure", module, json.dumps(arguments)]
+    environment = {**os.environ, "DATABRICKS_CONFIG_FILE": os.devnull, "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env=environment)
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def _cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+if __name__ == "__main__":
+    _, name, given = sys.argv
+    print(json.dumps(importlib.import_module(name).measure(**json.loads(given))), flush=True)  # noqa: T201
+    os._exit(0)  # Jobs that are still in flight are not waited for.

@@ -1,0 +1,70 @@
+"""What one poll costs: one after the other, of a job where nothing changes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from .measure import Row, Usage, in_fresh_process
+from .service import serving
+
+__all__ = ["cost_ms", "measure", "rows"]
+
+POLLS = {"ours": 4000, "published": 1000}
+WARM_UP = 200
+
+
+def rows() -> list[Row]:
+    """CPU of a poll of a small body and of a large one."""
+    found = []
+    for what, items, most in (("0.6 KB", 0, 1 / 4), ("50 KB, 50 items", 50, 1 / 10)):
+        ours, published = (cost_ms(side, items) for side in ("ours", "published"))
+        found.append(Row.against("polls", f"CPU of a poll, {what}", "ms", ours, published, most))
+    return found
+
+
+def cost_ms(side: str, items: int) -> float:
+    """CPU of a poll in milliseconds, with a body of so many items."""
+    with serving(items=items) as service:
+        cost: float = in_fresh_process(__name__, side=side, url=service.url)["ms"]
+    return cost
+
+
+def measure(side: str, url: str) -> dict[str, float]:
+    """In a process of its own: CPU of one poll, in milliseconds. Both sides have the same client."""
+    from .published import client_of
+
+    polls = POLLS[side]
+
+    async def run() -> float:
+        poll = {"ours": _ours, "published": _published}[side](client_of(url))
+        for _ in range(WARM_UP):
+            await poll()
+        usage = Usage()
+        for _ in range(polls):
+            await poll()
+        return usage.cpu_s / polls * 1000
+
+    return {"ms": asyncio.run(run())}
+
+
+def _ours(client: Any) -> Callable[[], Awaitable[None]]:
+    from databricks_supervisor.client import Reply, SupervisorClient
+
+    ours = SupervisorClient(client)
+    last: Reply | None = None
+
+    async def poll() -> None:
+        nonlocal last
+        last = await ours.retrieve("resp_0000001_000000000000", timeout_s=30, last=last)
+
+    return poll
+
+
+def _published(client: Any) -> Callable[[], Awaitable[None]]:
+    async def poll() -> None:
+        response = await client.responses.retrieve("resp_0000001_000000000000")
+        assert response.status == "in_progress"
+
+    return poll

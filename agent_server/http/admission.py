@@ -122,12 +122,12 @@ class Admission:
             driven.more += more  # Before the answers: it may see them at any moment.
         for item in decisions:
             id = item["approval_request_id"]
-            question = look.asked[id].value
+            question = look.asked[id]
             given = Decision(approve=item["approve"], by="person")
             if isinstance(item.get("reason"), str) and item["reason"]:
                 given["reason"] = item["reason"]
-            if question["kind"] != "mcp_approval":
-                action = question["action_requests"][question["ids"].index(id)]
+            if question is not None and question.value["kind"] != "mcp_approval":
+                action = question.value["action_requests"][question.value["ids"].index(id)]
                 given["asked"] = {"name": action["name"], "args": action["args"]}
             round_, key = keys.get(id, (look.job["round"], id))
             stands = await record_decision(self._ledger, turn.turn_id, round_, key, given)

@@ -12,6 +12,8 @@ from langchain_core.runnables import RunnableConfig
 from databricks_supervisor import Job, SupervisorInterrupt
 from databricks_supervisor.compiled import CompiledSupervisorGraph
 from databricks_supervisor.errors import ForeignThreadError
+from databricks_supervisor.items import items_from_message
+from databricks_supervisor.items.output import pending_approvals
 from databricks_supervisor.ledger import Effect, Ledger, Turn
 from databricks_supervisor.snapshot import snapshot_of
 
@@ -52,9 +54,34 @@ class Look:
     effects: list[Effect] = field(default_factory=list)
 
     @property
-    def asked(self) -> dict[str, Question]:
-        """The questions by the ids of what they ask about."""
-        return {id: question for question in self.questions for id in question.value["ids"]}
+    def asked(self) -> dict[str, Question | None]:
+        """The questions by the ids of what they ask about.
+
+        ``None``: asked again in a moment, as the graph goes on with what was answered of the same pause.
+        """
+        waits: dict[str, Question | None] = dict.fromkeys(self._unanswered)
+        return waits | {id: question for question in self.questions for id in question.value["ids"]}
+
+    @property
+    def _unanswered(self) -> list[str]:
+        """Approvals that the job ended with and nobody has decided on."""
+        job = self.job
+        if job is None or job.get("ended") or job.get("status") != "completed":
+            return []
+        own, round_ = f"{job.get('response_id')}:", job["round"]
+        decided = {
+            effect.key.id
+            for effect in self.effects
+            if (effect.key.kind, effect.key.round) == ("decision", round_)
+            and "approve" in (effect.outcome or {})
+        }
+        items = [
+            item
+            for message in self.messages
+            if (message.id or "").startswith(own)
+            for item in items_from_message(message)
+        ]
+        return [id for item in pending_approvals(items) if (id := str(item["id"])) not in decided]
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ def plan_of(ask: Ask, look: Look, *, after: Callable[[str], bool] | None = None)
         new, removals = _new_in(ask, kept)
     decisions, rest = _sorted_answers(new, kept)
     _check_outputs(rest, kept)
-    rest = [item for item in rest if not (_is_output(item) and item["call_id"] in kept.outputs)]
+    rest = [item for item in _once(rest) if not (_is_output(item) and item["call_id"] in kept.outputs)]
     if decisions:
         return Answer(decisions, _messages(rest))
     if not rest:
@@ -239,6 +239,22 @@ def _check_outputs(new: Sequence[Item], kept: _Kept) -> None:
     waiting = kept.waiting_calls
     if given & waiting and (missing := sorted(waiting - given)):
         raise _wrong(f"No tool output found for function call {', '.join(missing)}.")
+
+
+def _once(items: Sequence[Item]) -> list[Item]:
+    """Without the calls and outputs that are given twice in a row of them, as the AI SDK's provider does."""
+    found: list[Item] = []
+    given: set[str] = set()
+    for item in items:
+        kind = item.get("type")
+        if kind not in ("function_call", "function_call_output"):
+            given = set() if item.get("type", "message") == "message" else given
+        elif (key := f"{kind} {item.get('call_id')}") in given:
+            continue
+        else:
+            given.add(key)
+        found.append(item)
+    return found
 
 
 def _is_output(item: Item) -> bool:

@@ -4,13 +4,25 @@ import process from "node:process";
 import { text } from "node:stream/consumers";
 
 import { createDatabricksProvider } from "@databricks/ai-sdk-provider";
-import { AbstractChat, convertToModelMessages, generateText, jsonSchema, stepCountIs, streamText, tool } from "ai";
+import {
+  AbstractChat,
+  convertToModelMessages,
+  createUIMessageStream,
+  createUIMessageStreamResponse,
+  DefaultChatTransport,
+  generateText,
+  jsonSchema,
+  stepCountIs,
+  streamText,
+  tool,
+} from "ai";
 
 const { url, conversation, hosted, functions, steps } = JSON.parse(await text(process.stdin));
 
 const posts = [];
 const errors = [];
 const runs = [];
+const broken = [];
 
 // What the chat UI's own fetch does: it names the conversation, and posts to one address.
 async function post(address, request) {
@@ -45,31 +57,52 @@ const tools = Object.fromEntries(
   ]),
 );
 
-function told(error) {
-  const message = error instanceof Error ? error.message : JSON.stringify(error);
-  errors.push(message);
-  return message;
+// The UI's server. Where a stream fails before any text, it asks again without streaming.
+async function serve(_, request) {
+  const { messages } = JSON.parse(request.body);
+  const prompt = { model, messages: await convertToModelMessages(messages) };
+  if (!hosted) Object.assign(prompt, { tools, stopWhen: stepCountIs(5) });
+  const stream = createUIMessageStream({
+    originalMessages: messages,
+    execute: async ({ writer }) => {
+      const providerOptions = { databricks: { includeTrace: true } };
+      const streamed = streamText({ ...prompt, providerOptions, includeRawChunks: true, onError: () => {} });
+      let shown = false;
+      for await (const chunk of streamed.toUIMessageStream({ sendSources: true, onError: messageOf })) {
+        shown ||= chunk.type.startsWith("text-");
+        if (chunk.type === "error") {
+          errors.push(chunk.errorText);
+          if (!shown) return askAgain(prompt, writer);
+        }
+        writer.write(chunk);
+      }
+    },
+  });
+  return createUIMessageStreamResponse({ stream });
 }
 
-// Streams an answer; where that fails before any text, the UI's server asks again without streaming.
-async function sendMessages({ messages }) {
-  const prompt = { model, messages: await convertToModelMessages(messages), tools, stopWhen: stepCountIs(5) };
-  const streamed = streamText({ ...prompt, onError: () => {} });
-  let shown = false;
-  return streamed.toUIMessageStream({ originalMessages: messages, sendSources: true, onError: told }).pipeThrough(
-    new TransformStream({
-      async transform(chunk, controller) {
-        shown ||= chunk.type === "text-delta";
-        if (chunk.type !== "error" || shown) return controller.enqueue(chunk);
-        const { text: answer } = await generateText(prompt);
-        controller.enqueue({ type: "text-start", id: "again" });
-        controller.enqueue({ type: "text-delta", id: "again", delta: answer });
-        controller.enqueue({ type: "text-end", id: "again" });
-      },
-    }),
-  );
+async function askAgain(prompt, writer) {
+  try {
+    for (const part of (await generateText(prompt)).content) {
+      const { toolCallId, toolName, input, output } = part;
+      if (part.type === "tool-call") writer.write({ type: "tool-input-available", toolCallId, toolName, input });
+      if (part.type === "tool-result") writer.write({ type: "tool-output-available", toolCallId, output });
+      if (!part.text) continue;
+      const id = `again-${part.type}`;
+      writer.write({ type: `${part.type}-start`, id });
+      writer.write({ type: `${part.type}-delta`, id, delta: part.text });
+      writer.write({ type: `${part.type}-end`, id });
+    }
+  } catch (error) {
+    writer.write({ type: "data-error", data: messageOf(error) });
+  }
 }
 
+function messageOf(error) {
+  return error instanceof Error ? error.message : JSON.stringify(error);
+}
+
+// The UI's browser side, which checks what it is sent.
 class Chat extends AbstractChat {
   constructor() {
     const state = {
@@ -81,7 +114,8 @@ class Chat extends AbstractChat {
       replaceMessage: (index, message) => (state.messages[index] = message),
       snapshot: (value) => structuredClone(value),
     };
-    super({ state, transport: { sendMessages, reconnectToStream: async () => null }, onError: told });
+    const transport = new DefaultChatTransport({ fetch: serve });
+    super({ state, transport, onError: ({ message }) => errors.includes(message) || broken.push(message) });
   }
 }
 
@@ -92,8 +126,9 @@ for (const step of steps) {
   else {
     const asked = chat.lastMessage.parts.filter((part) => part.state === "approval-requested");
     const { id } = asked.find((part) => part.toolName === step.answer).approval;
-    await chat.addToolApprovalResponse({ id, approved: step.approved, reason: step.reason });
+    await chat.addToolApprovalResponse({ id, approved: step.approved, reason: step.reason ?? undefined });
     if (step.send) await chat.sendMessage();
   }
 }
+if (broken.length) throw new Error(broken.join("\n"));
 process.stdout.write(JSON.stringify({ messages: chat.messages, posts, errors, runs }));

@@ -28,6 +28,7 @@ __all__ = ["build_app", "create_app"]
 logger = logging.getLogger(__name__)
 
 DETACH_WITHIN_S = 2.0
+TRACES_WITHIN_S = 1.5
 EXIT_WITHIN_S = 2.5
 
 
@@ -82,17 +83,30 @@ async def _own(
         from ..backend import find_backend
         from ..storage import open_storage
         from .front import Front
+        from .tracing import Tracing
 
         backend = await asyncio.to_thread(find_backend, settings, check=False)
         factory = backend.start() if tokens is None else tokens.client_factory(backend)
         async with open_storage(settings.state_url) as storage:
-            builder = build_graph(settings, storage.ledger, factory, local=backend.local)
+            tracing = Tracing(destination=backend.kind in ("supervisor", "local"))
+            builder = build_graph(
+                settings,
+                storage.ledger,
+                factory,
+                local=backend.local,
+                request_headers=tracing.request_headers,
+                parameters=tracing.parameters,
+            )
             graph = builder.compile(storage.saver, durability=settings.durability)
-            front = Front(graph, storage.ledger, model=settings.model, on_behalf=tokens is not None)
+            front = Front(
+                graph, storage.ledger, model=settings.model, on_behalf=tokens is not None, watcher=tracing
+            )
+            tracing.start()
             front.take_up()
             opened.set_result(front)
             await stop.wait()
             await front.close(DETACH_WITHIN_S)
+            await tracing.close(TRACES_WITHIN_S)
     except Exception as error:
         logger.error("event=not_ready error=%s reason=%s", type(error).__name__, error)
         if not opened.done():

@@ -29,6 +29,7 @@ __all__ = ["Drive", "Drives", "Watch", "Watcher"]
 logger = logging.getLogger(__name__)
 
 MOST_PASSES = 100
+MOST_TRACE_IDS = 10_000
 
 
 class Watch(Protocol):
@@ -62,13 +63,13 @@ class Drive:
 
     Attributes:
         error: Why it stopped before, or ``None``.
-        trace_id: Id of its trace, or ``None``.
+        watch: Watches it, or ``None``.
     """
 
     def __init__(self, turn: Turn) -> None:
         self.turn = turn
         self.error: BaseException | None = None
-        self.trace_id: str | None = None
+        self.watch: Watch | None = None
         self.more: list[BaseMessage] = []
         self.poked = False
         self._changed = asyncio.Event()
@@ -118,12 +119,20 @@ class Drives:
         self._threads = threads
         self._watcher = watcher
         self._drives: dict[str, Drive] = {}
+        self._trace_ids: dict[str, str] = {}
         self._closing = False
 
     def get(self, turn_id: str) -> Drive | None:
         """The drive of a turn that is under way here."""
         drive = self._drives.get(turn_id)
         return None if drive is None or drive.over else drive
+
+    def trace_id(self, turn_id: str) -> str | None:
+        """Id of the trace of a turn's latest drive in this process, if it is traced and not long over."""
+        drive = self._drives.get(turn_id)
+        if drive is not None and drive.watch is not None and (id := _trace_id(drive.watch)) is not None:
+            return id
+        return self._trace_ids.get(turn_id)
 
     def start(self, turn: Turn, identity: str | None, given: Any = None) -> Drive:
         """Drive a turn, unless it is driven here already.
@@ -180,6 +189,7 @@ class Drives:
             log("event=drive_stopped turn=%s error=%s", drive.turn.turn_id, type(error).__name__)
         finally:
             if watch is not None:
+                self._remember(drive.turn.turn_id, _trace_id(watch))
                 with contextlib.suppress(Exception):
                     watch.end(drive.error)
 
@@ -215,9 +225,21 @@ class Drives:
         if self._watcher is None:
             return None
         try:
-            watch = self._watcher.begin(drive.turn, given)
-            drive.trace_id = watch.trace_id if watch is not None else None
+            drive.watch = self._watcher.begin(drive.turn, given)
         except Exception as error:  # Nothing that only watches may hurt a job.
             logger.warning("event=not_traced turn=%s reason=%s", drive.turn.turn_id, type(error).__name__)
-            return None
-        return watch
+        return drive.watch
+
+    def _remember(self, turn_id: str, trace_id: str | None) -> None:
+        if trace_id is not None:
+            self._trace_ids.pop(turn_id, None)
+            self._trace_ids[turn_id] = trace_id
+            while len(self._trace_ids) > MOST_TRACE_IDS:
+                del self._trace_ids[next(iter(self._trace_ids))]
+
+
+def _trace_id(watch: Watch) -> str | None:
+    try:
+        return watch.trace_id
+    except Exception:
+        return None

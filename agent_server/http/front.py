@@ -164,9 +164,8 @@ class Front:
             return await self._views.view(leg)
 
     def trace_id(self, leg: Leg) -> str | None:
-        """Id of the trace of the leg's drive, if it is driven here and traced."""
-        drive = self._drives.get(leg.turn.turn_id)
-        return drive.trace_id if drive is not None else None
+        """Id of the trace of the leg's turn, if it is or was driven here and traced."""
+        return self._drives.trace_id(leg.turn.turn_id)
 
     def take_up(self) -> None:
         """Begin to drive the open jobs that earlier processes have left, without haste."""

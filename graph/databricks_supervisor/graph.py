@@ -75,7 +75,8 @@ def create_supervisor_graph(
         on_unknown_submission: When nobody knows whether a POST arrived: ``"ask"`` a person, ``"resubmit"``, or
             ``"fail"``. The same goes for a client-side function that was cut off.
         on_busy: A new message while a job of the thread runs: ``"reject"`` it, ``"wait"``, or ``"cancel"`` the job.
-        parameters: More fields of the request, such as ``trace_destination``, or ``temperature`` (not with tools).
+        parameters: More fields of the request, such as ``trace_destination``, or ``temperature`` (not with tools);
+            read at each submission.
         deadline_s: Seconds after which a job that still runs is given up (CONTRACT: Retrieve, 30 minutes).
         create_timeout_s: Time-out of the POST, in seconds.
         retrieve_timeout_s: Time-out of a poll, in seconds.
@@ -105,7 +106,7 @@ def create_supervisor_graph(
         tools=tuple(declared),
         functions=tuple(functions),
         polling=polling,
-        parameters=dict(parameters or {}),
+        parameters={} if parameters is None else parameters,
         require_approval=require_approval,
         on_failure=on_failure,
         on_unknown_submission=on_unknown_submission,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ __all__ = ["asking", "stopped"]
 @asynccontextmanager
 async def asking(
     service: Service, folder: Path, **settings: Any
-) -> AsyncIterator[Callable[[int], Awaitable[Any]]]:
+) -> AsyncIterator[Callable[[int], Coroutine[Any, Any, Any]]]:
     """A function that asks a question on the thread of a number, and returns what the thread then holds.
 
     Args:

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 __all__ = ["Row", "Usage", "in_fresh_process"]
 
@@ -80,7 +80,7 @@ class Usage:
     @staticmethod
     def descriptors() -> int:
         """Open files and sockets."""
-        return psutil.Process().num_fds()
+        return int(psutil.Process().num_fds())
 
 
 def in_fresh_process(module: str, **arguments: Any) -> dict[str, Any]:

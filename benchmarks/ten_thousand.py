@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from .graphs import asking, stopped
 from .measure import Row, Usage, in_fresh_process
@@ -42,7 +43,7 @@ async def _measure(service: Service, jobs: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         async with asking(service, Path(folder), polling=CADENCE_S) as ask:
             submitting = Usage()
-            running: list[asyncio.Task[object]] = []
+            running: list[asyncio.Task[Any]] = []
             while True:
                 submitted = (await asyncio.to_thread(service.stats))["created"]
                 more = min(submitted + AT_ONCE, jobs)

@@ -84,7 +84,7 @@ def plan_of(ask: Ask, look: Look, *, after: Callable[[str], bool] | None = None)
         new, removals = _new_in(ask, kept)
     decisions, rest = _sorted_answers(new, kept)
     _check_outputs(rest, kept)
-    rest = [item for item in _once(rest) if not (_is_output(item) and item["call_id"] in kept.outputs)]
+    rest = [item for item in _once(rest) if not kept.has(item, without=removals)]
     if decisions:
         return Answer(decisions, _messages(rest))
     if not rest:
@@ -108,7 +108,8 @@ class _Kept:
         self.look = look
         self.said: list[tuple[int, str]] = []  # index of the message, and what it says
         self.calls: dict[str, tuple[int, str]] = {}  # by id: index of the message, name
-        self.outputs: set[str] = set()
+        self.outputs: dict[str, int] = {}  # by id: index of the message
+        self._requests: dict[str, int] = {}
         self._decided: list[tuple[int, str]] = []
         for index, message in enumerate(look.messages):
             for item in items_from_message(message):
@@ -118,7 +119,9 @@ class _Kept:
                     case "function_call":
                         self.calls[str(item.get("call_id"))] = (index, str(item.get("name")))
                     case "function_call_output":
-                        self.outputs.add(str(item.get("call_id")))
+                        self.outputs[str(item.get("call_id"))] = index
+                    case "mcp_approval_request":
+                        self._requests[str(item.get("id"))] = index
                     case "mcp_approval_response":
                         self._decided.append((index, str(item.get("approval_request_id"))))
 
@@ -141,6 +144,24 @@ class _Kept:
             found.update(id for id in turn if id not in found)
         return found
 
+    def has(self, item: Item, *, without: Sequence[str]) -> bool:
+        """Whether a call, its output or an approval request is in the thread, and stays there.
+
+        Args:
+            item: The item, from a client.
+            without: Ids of the messages that are taken out.
+        """
+        match item.get("type"):
+            case "function_call":
+                index = self.calls.get(str(item.get("call_id")), (-1, ""))[0]
+            case "function_call_output":
+                index = self.outputs.get(str(item.get("call_id")), -1)
+            case "mcp_approval_request":
+                index = self._requests.get(str(item.get("id")), -1)
+            case _:
+                return False
+        return index >= 0 and str(self.look.messages[index].id) not in without
+
     def following(self, belongs: Callable[[str], bool]) -> list[str]:
         """Ids of the messages after a turn, if others have followed it."""
         own = [index for index, message in enumerate(self.look.messages) if belongs(message.id or "")]
@@ -159,12 +180,12 @@ def _new_in(ask: Ask, kept: _Kept) -> tuple[list[Item], list[str]]:
     same = 0
     while same < min(len(said), len(known)) and said[same][1] == known[same]:
         same += 1
-    whole = any(_is_echo(item) for item in items) or (
-        ask.conversation and same == len(said) and bool(said) and len(kept.look.messages) > 0
-    )
+    # Where the agent never spoke, or what it said is left out, only the questions tell.
+    begins_alike = 0 < same == min(len(said), len(known))
+    whole = any(_is_echo(item) for item in items) or (ask.conversation and begins_alike)
     if not whole or not said:
         return items, []
-    if not same and (offset := _window(said, known)) is not None:
+    if (offset := _window(said, known)) is not None and len(known) - offset > same:
         same = len(known) - offset  # A window of the conversation: it begins later.
         known = known[offset:]
     if same < len(known) and (offset_kept := len(kept.said) - len(known)) >= 0:
@@ -234,7 +255,7 @@ def _check_outputs(new: Sequence[Item], kept: _Kept) -> None:
     """Outputs must belong to calls, and be complete (CONTRACT: Errors to recognise)."""
     called = {str(item.get("call_id")) for item in new if item.get("type") == "function_call"}
     given = {item["call_id"] for item in new if _is_output(item)}
-    for id in sorted(given - called - kept.calls.keys() - kept.outputs):
+    for id in sorted(given - called - kept.calls.keys() - kept.outputs.keys()):
         raise _wrong(f"No tool call found for function call output with call_id {id!r}.")
     waiting = kept.waiting_calls
     if given & waiting and (missing := sorted(waiting - given)):
@@ -272,6 +293,10 @@ def _nothing_new(ask: Ask, look: Look, kept: _Kept) -> Plan:
         raise _wrong("Nothing new is asked: the conversation ends with what the agent said.")
     ids = set(turn.message_ids)
     asked = [index for index, message in enumerate(look.messages) if message.id in ids]
+    if is_said(ask.items[-1]) and kept.said and not any(index in asked for index, _ in kept.said):
+        asked = [
+            kept.said[-1][0]
+        ]  # Not the outputs that the last turn began with, but the question before them.
     if not asked:
         raise _wrong("Nothing new is asked.")
     again = [look.messages[index].model_copy(update={"id": str(uuid.uuid4())}) for index in asked]

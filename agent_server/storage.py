@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
-from databricks_supervisor import DeduplicatingSaver, SqlLedger
+from databricks_supervisor import DeduplicatingSaver, LedgerError, SqlLedger
 
 from .errors import StateError
 from .lakebase import Lakebase
@@ -81,7 +81,12 @@ async def open_storage(url: str) -> AsyncIterator[Storage]:
         ledger = SqlLedger(url)
     async with opened as saver:
         try:
-            yield Storage(DeduplicatingSaver(saver, ledger), ledger)
+            deduplicating = DeduplicatingSaver(saver, ledger)
+            try:
+                await deduplicating.setup()
+            except LedgerError as error:
+                raise StateError(f"SUPERVISOR_STATE_URL: {error}") from None
+            yield Storage(deduplicating, ledger)
         finally:
             await ledger.aclose()
 

@@ -12,8 +12,8 @@ that 5 were delivered and held 3 of them (with whole lists, as here, it held 5).
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -38,10 +38,15 @@ from .references import (
 )
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from .ledger.sql import SqlLedger
 
 __all__ = ["DeduplicatingSaver"]
 
+T = TypeVar("T")
+
+_PATIENCE_S = 30.0  # as a pool of psycopg's has
 _ALL = ("delete", "delete_all")  # as LangGraph's base class and its server call the removal of a whole thread
 
 
@@ -100,6 +105,14 @@ class DeduplicatingSaver(BaseCheckpointSaver[Any]):
         self._database = ledger.database
         self._store = ContentStore(self._database)
 
+    async def setup(self) -> None:
+        """Make the table of the messages now, not at first use. The inner saver has its own ``setup``.
+
+        Raises:
+            LedgerError: It cannot be made.
+        """
+        await self._database.run(self._store.set_up)
+
     @property
     def config_specs(self) -> list[Any]:
         """As the inner saver's."""
@@ -133,7 +146,7 @@ class DeduplicatingSaver(BaseCheckpointSaver[Any]):
         packer = Packer(self.serde)
         checkpoint = _packed(checkpoint, packer)
         if packer.contents:
-            self._database.run_sync(self._store.put(_thread(config), packer.contents))
+            self._run_sync(self._store.put(_thread(config), packer.contents))
         return self.inner.put(config, checkpoint, metadata, new_versions)
 
     async def aput(
@@ -147,7 +160,7 @@ class DeduplicatingSaver(BaseCheckpointSaver[Any]):
         packer = Packer(self.serde)
         checkpoint = _packed(checkpoint, packer)
         if packer.contents:
-            await self._database.run(self._store.put(_thread(config), packer.contents))
+            await self._run(self._store.put(_thread(config), packer.contents))
         return await self.inner.aput(config, checkpoint, metadata, new_versions)
 
     def put_writes(
@@ -161,7 +174,7 @@ class DeduplicatingSaver(BaseCheckpointSaver[Any]):
         packer = Packer(self.serde)
         writes = [(channel, packer.pack(value)) for channel, value in writes]
         if packer.contents:
-            self._database.run_sync(self._store.put(_thread(config), packer.contents))
+            self._run_sync(self._store.put(_thread(config), packer.contents))
         self.inner.put_writes(config, writes, task_id, task_path)
 
     async def aput_writes(
@@ -171,7 +184,7 @@ class DeduplicatingSaver(BaseCheckpointSaver[Any]):
         packer = Packer(self.serde)
         writes = [(channel, packer.pack(value)) for channel, value in writes]
         if packer.contents:
-            await self._database.run(self._store.put(_thread(config), packer.contents))
+            await self._run(self._store.put(_thread(config), packer.contents))
         await self.inner.aput_writes(config, writes, task_id, task_path)
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
@@ -233,12 +246,12 @@ class DeduplicatingSaver(BaseCheckpointSaver[Any]):
     def delete_thread(self, thread_id: str) -> None:
         """Delete a thread's checkpoints, and its messages."""
         self.inner.delete_thread(thread_id)
-        self._database.run_sync(self._store.delete(str(thread_id)))
+        self._run_sync(self._store.delete(str(thread_id)))
 
     async def adelete_thread(self, thread_id: str) -> None:
         """As :meth:`delete_thread`."""
         await self.inner.adelete_thread(thread_id)
-        await self._database.run(self._store.delete(str(thread_id)))
+        await self._run(self._store.delete(str(thread_id)))
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """As the inner saver's, and ``"delete"`` also where that one has no ``prune``.
@@ -270,15 +283,22 @@ class DeduplicatingSaver(BaseCheckpointSaver[Any]):
         wanted = references(value)
         contents = self._store.recall(thread, *wanted)
         if contents is None:
-            contents = self._database.run_sync(self._store.get(thread, *wanted))
+            contents = self._run_sync(self._store.get(thread, *wanted))
         return self._load(thread, value, contents)
 
     async def _aunpacked(self, thread: str, value: Any) -> Any:
         wanted = references(value)
         contents = self._store.recall(thread, *wanted)
         if contents is None:
-            contents = await self._database.run(self._store.get(thread, *wanted))
+            contents = await self._run(self._store.get(thread, *wanted))
         return self._load(thread, value, contents)
+
+    # Whatever it does may be done twice; and checkpointers with a pool wait for a database that restarts, too.
+    async def _run(self, work: Callable[[Connection], T]) -> T:
+        return await self._database.run(work, patience=_PATIENCE_S)
+
+    def _run_sync(self, work: Callable[[Connection], T]) -> T:
+        return self._database.run_sync(work, patience=_PATIENCE_S)
 
     def _load(self, thread: str, value: Any, contents: dict[bytes, Content]) -> Any:
         try:

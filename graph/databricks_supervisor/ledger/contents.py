@@ -50,6 +50,13 @@ class ContentStore:
         self._recent = _Recent()
         self._insert = postgresql.insert if database.place.dialect == "postgresql" else sqlite.insert
 
+    def set_up(self, connection: Connection) -> None:
+        """Make the table; safe when several processes do it at the same time."""
+        if not inspect(connection).has_table(contents.name):
+            with exclusive(connection):
+                metadata.create_all(connection)
+        self._made = True
+
     def put(self, thread: str, new: Mapping[bytes, Content]) -> Callable[[Connection], None]:
         """Store those that are not there. What is there is read each time: another process may delete it."""
 
@@ -110,8 +117,7 @@ class ContentStore:
     def _with_table(self, work: Callable[[Connection], T]) -> Callable[[Connection], T]:
         def with_table(connection: Connection) -> T:
             if not self._made:
-                _set_up(connection)
-                self._made = True
+                self.set_up(connection)
             return work(connection)
 
         return with_table
@@ -147,13 +153,6 @@ class _Recent:
 
 def _in_pages(found: Mapping[bytes, Content]) -> set[bytes]:
     return {digest for _, page in found.values() for digest in split(page)}
-
-
-def _set_up(connection: Connection) -> None:
-    if inspect(connection).has_table(contents.name):
-        return
-    with exclusive(connection):
-        metadata.create_all(connection)
 
 
 def _in_batches(many: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from ..errors import LedgerError, scrub
 from .schema import set_up
@@ -25,6 +26,8 @@ from .schema import set_up
 __all__ = ["Database", "Place"]
 
 T = TypeVar("T")
+
+_AGAIN_AFTER_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +61,24 @@ class Database:
         self._open: dict[int, _Open] = {}
         weakref.finalize(self, _close, self._open)
 
-    async def run(self, work: Callable[[Connection], T]) -> T:
+    async def run(self, work: Callable[[Connection], T], *, patience: float = 0.0) -> T:
         """Run ``work`` with a connection in autocommit; when the caller is cancelled, whole or not at all.
+
+        Args:
+            work: What to do.
+            patience: For so many seconds it is done again while Postgres cannot be reached: for work that may
+                be done twice.
 
         Raises:
             LedgerError: The database could not be reached, or refused.
         """
-        opened = self._opened()
-        return await asyncio.get_running_loop().run_in_executor(opened.threads, self._do, opened, work)
+        opened, until = self._opened(), time.monotonic() + patience
+        return await asyncio.get_running_loop().run_in_executor(opened.threads, self._do, opened, work, until)
 
-    def run_sync(self, work: Callable[[Connection], T]) -> T:
+    def run_sync(self, work: Callable[[Connection], T], *, patience: float = 0.0) -> T:
         """As :meth:`run`, for sync callers."""
-        opened = self._opened()
-        return opened.threads.submit(self._do, opened, work).result()
+        opened, until = self._opened(), time.monotonic() + patience
+        return opened.threads.submit(self._do, opened, work, until).result()
 
     async def aclose(self) -> None:
         """Close the connections. The next :meth:`run` opens new ones."""
@@ -83,12 +91,16 @@ class Database:
         # setdefault, not a lock: one that another thread holds during a fork stays locked in the child.
         return self._open.get(pid) or self._open.setdefault(pid, _Open(self.place))
 
-    def _do(self, opened: _Open, work: Callable[[Connection], T]) -> T:
-        try:
-            with opened.engine().connect() as connection:
-                return work(connection)
-        except (SQLAlchemyError, OSError) as error:
-            raise LedgerError(self._explain(error)) from error
+    def _do(self, opened: _Open, work: Callable[[Connection], T], until: float) -> T:
+        while True:
+            try:
+                with opened.engine().connect() as connection:
+                    return work(connection)
+            except (SQLAlchemyError, OSError) as error:
+                away = isinstance(error, OperationalError) and self.place.dialect == "postgresql"
+                if not away or time.monotonic() > until:
+                    raise LedgerError(self._explain(error)) from error
+            time.sleep(_AGAIN_AFTER_S)
 
     def _explain(self, error: Exception) -> str:
         reason = getattr(error, "orig", None) or error

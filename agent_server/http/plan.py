@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 
 from langchain_core.messages import BaseMessage
 
-from databricks_supervisor.items import Item, items_from_message, message_from_item
+from databricks_supervisor.items import Item, message_from_item
 from databricks_supervisor.items.history import question_digest
 from databricks_supervisor.ledger import Turn
 
 from .asks import Ask, is_said
 from .faults import Fault
+from .kept import Kept
 from .threads import Look
 
 __all__ = ["Answer", "Attach", "NewTurn", "Plan", "plan_of"]
@@ -75,7 +76,7 @@ def plan_of(ask: Ask, look: Look, *, after: Callable[[str], bool] | None = None)
     Raises:
         Fault: 400; the request answers what is not asked, or asks nothing.
     """
-    kept = _Kept(look)
+    kept = Kept(look)
     if after is not None:
         new, removals = ask.items, kept.following(after)
     elif not look.messages:
@@ -101,78 +102,7 @@ def plan_of(ask: Ask, look: Look, *, after: Callable[[str], bool] | None = None)
     return NewTurn(messages, removals)
 
 
-class _Kept:
-    """What a thread holds, as a request is compared with it."""
-
-    def __init__(self, look: Look) -> None:
-        self.look = look
-        self.said: list[tuple[int, str]] = []  # index of the message, and what it says
-        self.calls: dict[str, tuple[int, str]] = {}  # by id: index of the message, name
-        self.outputs: dict[str, int] = {}  # by id: index of the message
-        self._requests: dict[str, int] = {}
-        self._decided: list[tuple[int, str]] = []
-        for index, message in enumerate(look.messages):
-            for item in items_from_message(message):
-                match item.get("type", "message"):
-                    case "message" if is_said(item):
-                        self.said.append((index, question_digest([message])))
-                    case "function_call":
-                        self.calls[str(item.get("call_id"))] = (index, str(item.get("name")))
-                    case "function_call_output":
-                        self.outputs[str(item.get("call_id"))] = index
-                    case "mcp_approval_request":
-                        self._requests[str(item.get("id"))] = index
-                    case "mcp_approval_response":
-                        self._decided.append((index, str(item.get("approval_request_id"))))
-
-    @property
-    def waiting_calls(self) -> set[str]:
-        """Calls of the client's own functions that the last turn ended with."""
-        own = {tool.get("name") for tool in (self.look.job or {}).get("tools", [])}
-        since = self.said[-1][0] if self.said else 0
-        return {
-            id
-            for id, (index, name) in self.calls.items()
-            if index > since and name in own and id not in self.outputs
-        }
-
-    def decided(self, since: int = 0) -> Counter[str]:
-        """How often each id was decided on, from a message on; what waits for an answer is not."""
-        found = Counter(id for index, id in self._decided if index >= since)
-        if not since:
-            turn = {effect.key.id for effect in self.look.effects if effect.key.kind == "decision"}
-            found.update(id for id in turn if id not in found)
-        return found
-
-    def has(self, item: Item, *, without: Sequence[str]) -> bool:
-        """Whether a call, its output or an approval request is in the thread, and stays there.
-
-        Args:
-            item: The item, from a client.
-            without: Ids of the messages that are taken out.
-        """
-        match item.get("type"):
-            case "function_call":
-                index = self.calls.get(str(item.get("call_id")), (-1, ""))[0]
-            case "function_call_output":
-                index = self.outputs.get(str(item.get("call_id")), -1)
-            case "mcp_approval_request":
-                index = self._requests.get(str(item.get("id")), -1)
-            case _:
-                return False
-        return index >= 0 and str(self.look.messages[index].id) not in without
-
-    def following(self, belongs: Callable[[str], bool]) -> list[str]:
-        """Ids of the messages after a turn, if others have followed it."""
-        own = [index for index, message in enumerate(self.look.messages) if belongs(message.id or "")]
-        return self.from_message(own[-1] + 1) if own else []
-
-    def from_message(self, index: int) -> list[str]:
-        """Ids of the messages from one on."""
-        return [str(message.id) for message in self.look.messages[index:]]
-
-
-def _new_in(ask: Ask, kept: _Kept) -> tuple[list[Item], list[str]]:
+def _new_in(ask: Ask, kept: Kept) -> tuple[list[Item], list[str]]:
     """What is new in a request, and what it takes the place of."""
     items = ask.items
     said = [(index, question_digest(_messages([item]))) for index, item in enumerate(items) if is_said(item)]
@@ -229,7 +159,7 @@ def _is_echo(item: Item) -> bool:
     )
 
 
-def _sorted_answers(new: Sequence[Item], kept: _Kept) -> tuple[list[Item], list[Item]]:
+def _sorted_answers(new: Sequence[Item], kept: Kept) -> tuple[list[Item], list[Item]]:
     """The answers that are to be recorded, and everything else. Answers to what was decided already are left out."""
     asked, decided = kept.look.asked, kept.decided()
     requested = {str(item.get("id")) for item in new if item.get("type") == "mcp_approval_request"}
@@ -251,7 +181,7 @@ def _sorted_answers(new: Sequence[Item], kept: _Kept) -> tuple[list[Item], list[
     return decisions, rest
 
 
-def _check_outputs(new: Sequence[Item], kept: _Kept) -> None:
+def _check_outputs(new: Sequence[Item], kept: Kept) -> None:
     """Outputs must belong to calls, and be complete (CONTRACT: Errors to recognise)."""
     called = {str(item.get("call_id")) for item in new if item.get("type") == "function_call"}
     given = {item["call_id"] for item in new if _is_output(item)}
@@ -282,7 +212,7 @@ def _is_output(item: Item) -> bool:
     return item.get("type") == "function_call_output"
 
 
-def _nothing_new(ask: Ask, look: Look, kept: _Kept) -> Plan:
+def _nothing_new(ask: Ask, look: Look, kept: Kept) -> Plan:
     """The same again: the job that runs, the end that was not delivered, or the last question once more."""
     turn = look.turn
     if turn is None:

@@ -73,7 +73,8 @@ def refusal(thread: Thread, *items: Item, **more: Any) -> str:
 
 
 def test_a_new_thread_takes_all_that_is_sent() -> None:
-    assert asks_for(Thread(), system("Be kind"), user("Hi"), said("Hello"), user("One")) != []
+    everything = [system("Be kind"), user("Hi"), said("Hello"), user("One")]
+    assert asks_for(Thread(), *everything) == everything
 
 
 def test_only_what_is_new() -> None:

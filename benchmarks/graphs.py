@@ -25,16 +25,18 @@ async def asking(
         folder: Where the SQLite file is.
         settings: More for ``create_supervisor_graph``.
     """
-    from databricks.sdk.core import Config
+    from databricks.sdk import WorkspaceClient
+    from databricks_openai import AsyncDatabricksOpenAI
     from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
     from databricks_supervisor import create_supervisor_graph
-    from databricks_supervisor.clients import workspace_client
 
     logging.getLogger("databricks_supervisor").setLevel(logging.WARNING)
     builder = create_supervisor_graph(
         model="databricks-claude-sonnet-4-5",
-        client_factory=lambda identity: workspace_client(Config(host=service.url, token="benchmark")),
+        client_factory=lambda identity: AsyncDatabricksOpenAI(
+            workspace_client=WorkspaceClient(host=service.url, token="benchmark"), use_ai_gateway=True
+        ),
         **settings,
     )
     async with AsyncSqliteSaver.from_conn_string(str(folder / "threads.sqlite")) as saver:

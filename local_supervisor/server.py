@@ -13,7 +13,7 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from .api import Api, on_api_error
@@ -46,12 +46,18 @@ def create_app(
             Route(PREFIX + "/{response_id}", api.retrieve, methods=["GET"]),
             Route(PREFIX, api.create, methods=["POST"]),
             Route(PREFIX + "/{response_id}/cancel", api.cancel, methods=["POST"]),
+            Route("/.well-known/databricks-config", _host_metadata, methods=["GET"]),
             *control.routes(),
         ],
         exception_handlers={ApiError: on_api_error, 404: _unknown_path, 405: _unknown_path},
     )
     app.router.redirect_slashes = False
     return app
+
+
+async def _host_metadata(_: Request) -> Response:
+    """What the Databricks SDK asks of every workspace; there is nothing that it has to know."""
+    return JSONResponse({"oidc_endpoint": ""})
 
 
 def _unknown_path(request: Request, _: Exception) -> Response:

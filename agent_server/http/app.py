@@ -27,6 +27,7 @@ __all__ = ["build_app", "create_app"]
 
 logger = logging.getLogger(__name__)
 
+WARM_WITHIN_S = 10.0
 DETACH_WITHIN_S = 2.0
 TRACES_WITHIN_S = 1.5
 EXIT_WITHIN_S = 2.5
@@ -102,8 +103,10 @@ async def _own(
                 graph, storage.ledger, model=settings.model, on_behalf=tokens is not None, watcher=tracing
             )
             tracing.start()
-            front.take_up()
+            if tokens is None:
+                await _warm_up(front)
             opened.set_result(front)
+            front.take_up()
             await stop.wait()
             await front.close(DETACH_WITHIN_S)
             await tracing.close(TRACES_WITHIN_S)
@@ -112,6 +115,12 @@ async def _own(
         if not opened.done():
             opened.set_exception(error)
             opened.exception()  # Whether or not anybody asks.
+
+
+async def _warm_up(front: Front) -> None:
+    """Have the client built before it is needed: its SDKs take seconds to load. What is wrong, requests will say."""
+    with contextlib.suppress(Exception):
+        await asyncio.wait_for(front.connect(), WARM_WITHIN_S)
 
 
 def _import() -> None:

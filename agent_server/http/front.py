@@ -30,6 +30,7 @@ STALLED_S = 0.5
 CANCELLED_WITHIN_S = 10.0
 MOST_TAKEN_UP = 1000
 TAKEN_UP_WITHIN_S = 3.0
+TAKEN_UP_EVERY_S = 0.02
 
 
 class Front:
@@ -167,6 +168,10 @@ class Front:
         """Id of the trace of the leg's turn, if it is or was driven here and traced."""
         return self._drives.trace_id(leg.turn.turn_id)
 
+    async def connect(self) -> None:
+        """Build the client of the app's own identity."""
+        await self._graph.parts.clients.get(None)
+
     def take_up(self) -> None:
         """Begin to drive the open jobs that earlier processes have left, without haste."""
         if not self._on_behalf:
@@ -205,9 +210,10 @@ class Front:
             for turn in await self._ledger.open_turns(MOST_TAKEN_UP)
             if not turn.position and "/" in turn.thread and turn.identity is None
         ]
-        pause = TAKEN_UP_WITHIN_S / max(1, len(turns))
+        random.shuffle(turns)  # Several replicas that start at once begin with different ones.
+        pause = min(TAKEN_UP_EVERY_S, TAKEN_UP_WITHIN_S / max(1, len(turns)))
         for turn in turns:
-            await asyncio.sleep(pause * random.random())
+            await asyncio.sleep(2 * pause * random.random())
             try:
                 await self._take_up_one(turn)
             except Exception as error:

@@ -105,7 +105,7 @@ def test_who_may_not_ask(client: Client, token: str, status: int) -> None:
 
 
 def test_paths_that_are_not_of_the_contract_are_a_404(service: LocalSupervisor) -> None:
-    for path in ("/.well-known/databricks-config", "/nothing", RESPONSES):
+    for path in ("/nothing", RESPONSES):
         answer = httpx.get(service.url + path, trust_env=False)
         assert answer.status_code == 404
         assert answer.json()["error_code"]

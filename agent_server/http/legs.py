@@ -85,7 +85,7 @@ def pauses_of(effects: Iterable[Effect]) -> list[Pause]:
         pauses[key] = Pause(
             position=position,
             key=key,
-            answered_at=known.answered_at if known else effect.claimed_at,
+            answered_at=min(effect.claimed_at, known.answered_at if known else effect.claimed_at),
             asked=(*(known.asked if known else ()), *synthetic),
         )
     return list(pauses.values())

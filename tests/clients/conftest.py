@@ -27,12 +27,14 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def service(directory: Path) -> Iterator[LocalSupervisor]:
     """The stand-in of the remote service."""
-    with LocalSupervisor(directory / "service", {"duration_s": 0.2}) as running:
+    with LocalSupervisor(directory / "service", {"duration_s": 0.1}) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def server(directory: Path, service: LocalSupervisor) -> Iterator[ServerProcess]:
     """The agent server."""
-    with ServerProcess(directory / "server", service=service.url) as running:
+    with ServerProcess(
+        directory / "server", service=service.url, env={"SUPERVISOR_POLL_INTERVAL": "0.05"}
+    ) as running:
         yield running

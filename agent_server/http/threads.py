@@ -154,16 +154,18 @@ class Threads:
         Raises:
             ForeignThreadError: Another graph wrote it.
         """
+        # The state first: what it holds was in the ledger before, so nothing in it is of a turn that is not known.
+        messages, job, questions = await self._state(thread_id)
         turn = await self._ledger.latest_turn(thread_id, "")
         effects = await self._ledger.effects(turn.turn_id) if turn is not None else []
-        messages, job, questions = await self._state(thread_id)
         return Look(messages, job, questions, turn, effects)
 
     async def look_at_turn(self, turn: Turn) -> TurnLook:
         """One turn, also an older one."""
+        # The state first, as above: an end whose job the ledger did not name yet would be an end without items.
+        messages, job, questions = await self._state(turn.thread)
         effects = await self._ledger.effects(turn.turn_id)
         latest = await self._ledger.latest_turn(turn.thread, turn.position)
-        messages, job, questions = await self._state(turn.thread)
         rounds = rounds_of(effects)
         current = latest is not None and latest.turn_id == turn.turn_id
         if job is not None and job.get("turn_id") != turn.turn_id:

@@ -33,13 +33,17 @@ def many_items(count: int = ITEMS) -> list[dict[str, Any]]:
     return items
 
 
-def test_a_job_of_a_killed_server_is_finished_by_another_and_its_events_go_on(
-    replicas: list[ServerProcess], service: LocalSupervisor, wire: NewWire
+def test_jobs_of_a_killed_server_are_finished_by_whoever_is_asked_or_by_itself_when_it_is_back(
+    replicas: list[ServerProcess], service: LocalSupervisor, wire: NewWire, database: Database
 ) -> None:
     a, b, c = replicas
     thread = new_thread()
-    asked = question(f"Hand over {thread}", items=many_items(), duration_s=3)
-    body = {"input": [user(asked)], "context": {"conversation_id": thread}}
+    asked, left = f"Hand over {thread}", f"Leave {thread}"
+    body = {
+        "input": [user(question(asked, items=many_items(), duration_s=3))],
+        "context": {"conversation_id": thread},
+    }
+    alone = wire(a).ask({"input": question(left, duration_s=5, reply="Back again."), "background": True})
     killed = threading.Event()
 
     def kill_after_some(event: dict[str, Any]) -> bool:
@@ -61,29 +65,15 @@ def test_a_job_of_a_killed_server_is_finished_by_another_and_its_events_go_on(
         assert joined[-1]["type"] == "response.completed"
         assert wire(c).get(first.id) == joined[-1]["response"]
         assert "Part 19." in text_of(third.response)
-        assert service.submissions(f"Hand over {thread}")["count"] == 1
+        assert service.submissions(asked)["count"] == 1
+        # Nobody has asked for the other one.
+        assert not database.turns()[turn_of(alone["id"])]
     finally:
         a.start()
     assert wire(a).follow(first.id).numbered == joined
-
-
-def test_a_killed_server_that_comes_back_takes_up_its_jobs_by_itself(
-    replicas: list[ServerProcess], service: LocalSupervisor, wire: NewWire, database: Database
-) -> None:
-    a = replicas[0]
-    thread = new_thread()
-    body = {
-        "input": question(f"Come back {thread}", duration_s=1),
-        "custom_inputs": {"thread_id": thread},
-        "background": True,
-    }
-    id = wire(a).ask(body)["id"]
-    a.kill()
-    assert not database.turns()[turn_of(id)]
-    a.start()
-    database.wait_ended(id)
-    assert service.submissions(f"Come back {thread}")["count"] == 1
-    assert wire(replicas[1]).get(id)["status"] == "completed"
+    database.wait_ended(alone["id"])
+    assert text_of(wire(b).get(alone["id"])) == "Back again."
+    assert service.submissions(left)["count"] == 1
 
 
 def test_a_job_that_another_server_drives_can_be_cancelled_through_any(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -96,9 +97,9 @@ def test_a_failure_that_came_without_any_text_is_told_again_and_not_tried_again(
     body = {"input": [user(text)], "context": {"conversation_id": thread}}
     first = wire(replicas[0]).stream(body)
     assert [event["type"] for event in first.events[-2:]] == ["error", "response.failed"]
-    second = wire(replicas[1]).ask(body)
-    assert second["id"] == first.id
-    assert "The warehouse is closed." in second["error"]["message"]
+    second = wire(replicas[1]).post(body)
+    assert second.status_code == 424
+    assert "The warehouse is closed." in second.json()["error"]["message"]
     assert service.submissions(asked)["count"] == 1
 
 
@@ -113,6 +114,21 @@ def test_a_client_that_left_before_the_end_gets_that_end_with_the_same_request(
     assert again.id == left.id
     assert text_of(again.response) == "Late."
     assert service.submissions(asked)["count"] == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_answers_that_are_there_at_once_are_heard_in_full(
+    stream: bool, replicas: list[ServerProcess], wire: NewWire
+) -> None:
+    clients = [wire(server) for server in replicas]
+
+    def ask(number: int) -> Body:
+        body = {"input": question(f"Quick {number}", instant=True, reply=f"Number {number}")}
+        return _asked(clients[number % 3], body, stream)
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(ask, range(40)))
+    assert [text_of(response) for response in found] == [f"Number {number}" for number in range(40)]
 
 
 def test_another_question_while_one_runs_is_refused_as_busy(

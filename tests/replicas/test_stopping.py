@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from tests.local_supervisor_process import LocalSupervisor
 from tests.replicas.conftest import NewWire
-from tests.replicas.rows import Database
-from tests.replicas.wire import PATIENCE_S, allow, new_thread, question, requests_in, text_of
+from tests.replicas.rows import Database, turn_of
+from tests.replicas.wire import PATIENCE_S, Heard, Wire, allow, new_thread, question, requests_in, text_of
 from tests.server_process import ServerProcess
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,12 @@ def server(service: LocalSupervisor, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture
 def kept(server: ServerProcess) -> Database:
     """What it keeps."""
-    return Database(f"sqlite:///{server.directory / '.supervisor' / 'state.sqlite'}")
+    return Database(f"sqlite:///{state_of(server)}")
+
+
+def state_of(server: ServerProcess) -> Path:
+    """The file that a server keeps its state in unless it is told another place."""
+    return server.directory / ".supervisor" / "state.sqlite"
 
 
 def stop(server: ServerProcess) -> None:
@@ -44,92 +49,102 @@ def stop(server: ServerProcess) -> None:
     assert code is not None, "it did not end by itself"
 
 
-def submitted(service: LocalSupervisor, asked: str) -> int:
-    """How many jobs there are for a question."""
-    count: int = service.submissions(asked)["count"]
-    return count
-
-
-def until_submitted(service: LocalSupervisor, asked: str, *, posts: int | None = None) -> None:
+def until_submitted(service: LocalSupervisor, asked: str | None = None, *, posts: int = 0) -> None:
     """Wait for the job of a question; or, with ``posts``, until so many POSTs have reached the service."""
     deadline = time.monotonic() + PATIENCE_S
-    while not (submitted(service, asked) if posts is None else service.submissions()["posts"] >= posts):
+    while not (service.submissions(asked)["count"] if asked else service.submissions()["posts"] >= posts):
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
-def test_jobs_run_on_when_the_server_stops_with_streams_open_and_are_taken_up_again(
-    server: ServerProcess, service: LocalSupervisor, kept: Database, wire: NewWire
-) -> None:
+@dataclass
+class Stopped:
+    """What was under way when the server stopped, and what was found before it was started again.
+
+    Attributes:
+        streams: What the streams had said, by question.
+        short, long: Question and public id of a submit that takes a second, and of one that takes too long.
+        recorded: How many jobs the ledger knew, by public id.
+        ended: Turns that had ended.
+    """
+
+    streams: dict[str, Heard]
+    short: tuple[str, str]
+    long: tuple[str, str]
+    recorded: dict[str, int]
+    ended: set[str]
+
+
+@pytest.fixture(scope="module")
+def stopped(server: ServerProcess, service: LocalSupervisor) -> Stopped:
+    """The server is told to stop with streams open, jobs running and submits under way; then it starts again."""
     names = [f"Stop {new_thread()}" for _ in range(STREAMS)]
-    begun = threading.Semaphore(0)
+    short, long = f"Short {new_thread()}", f"Long {new_thread()}"
+    client = Wire(server.url)
 
-    def listen(name: str) -> Any:
-        told = threading.Event()
+    def listen(name: str) -> Heard:
+        return client.stream({"input": question(name, reply=f"About {name}", duration_s=5)})
 
-        def tell(event: dict[str, Any]) -> bool:
-            if not told.is_set():
-                told.set()
-                begun.release()
-            return False
-
-        asked = question(name, reply=f"About {name}", duration_s=4)
-        return wire(server).stream({"input": asked}, until=tell)
+    def submit(name: str, seconds: float) -> tuple[str, str]:
+        asked = question(name, accept_delay_s=seconds, reply="Kept.")
+        return name, str(client.ask({"input": asked, "background": True})["id"])
 
     with ThreadPoolExecutor(STREAMS) as pool:
-        streams: list[Future[Any]] = [pool.submit(listen, name) for name in names]
+        streams = {name: pool.submit(listen, name) for name in names}
         for name in names:
-            begun.acquire()
             until_submitted(service, name)
+        posts = service.submissions()["posts"]
+        under_way = submit(short, 1), submit(long, 7)
+        until_submitted(service, posts=posts + 2)
         stop(server)
-        heard = [stream.result() for stream in streams]
-    assert not any(kept.turns()[each.id.removeprefix("resp_")[:-2]] for each in heard)
-    for name in names:
-        (job,) = service.submissions(name)["jobs"]
-        assert job["status"] != "cancelled"
+        heard = {name: stream.result() for name, stream in streams.items()}
+    client.close()
+    kept = Database(f"sqlite:///{state_of(server)}")
+    ids = [each.id for each in heard.values()] + [id for _, id in under_way]
+    found = Stopped(
+        heard,
+        *under_way,
+        recorded={id: kept.submissions(id) for id in ids},
+        ended={turn for turn, ended in kept.turns().items() if ended},
+    )
     server.start()
-    for each, name in zip(heard, names, strict=True):
-        kept.wait_ended(each.id)
+    return found
+
+
+def test_jobs_run_on_when_the_server_stops_with_streams_open_and_are_taken_up_again(
+    stopped: Stopped, service: LocalSupervisor, kept: Database, server: ServerProcess, wire: NewWire
+) -> None:
+    for name, heard in stopped.streams.items():
+        assert turn_of(heard.id) not in stopped.ended
+        kept.wait_ended(heard.id)
         (job,) = service.submissions(name)["jobs"]
         assert job["status"] == "completed"
-        assert text_of(wire(server).get(each.id)) == f"About {name}"
-        assert kept.submissions(each.id) == 1
+        assert text_of(wire(server).get(heard.id)) == f"About {name}"
+        assert stopped.recorded[heard.id] == kept.submissions(heard.id) == 1
 
 
 def test_a_submit_that_is_under_way_is_recorded_before_the_server_ends(
-    server: ServerProcess, service: LocalSupervisor, kept: Database, wire: NewWire
+    stopped: Stopped, service: LocalSupervisor, kept: Database, server: ServerProcess, wire: NewWire
 ) -> None:
-    name = f"Short {new_thread()}"
-    posts = service.submissions()["posts"]
-    body = {"input": question(name, accept_delay_s=1, reply="Kept."), "background": True}
-    id = wire(server).ask(body)["id"]
-    until_submitted(service, name, posts=posts + 1)
-    stop(server)
-    assert kept.submissions(id) == 1
-    server.start()
+    name, id = stopped.short
+    assert stopped.recorded[id] == 1
     kept.wait_ended(id)
     assert text_of(wire(server).get(id)) == "Kept."
-    assert submitted(service, name) == 1
+    assert service.submissions(name)["count"] == 1
 
 
 def test_a_submit_that_takes_longer_than_the_server_may_is_asked_about(
-    server: ServerProcess, service: LocalSupervisor, kept: Database, wire: NewWire
+    stopped: Stopped, service: LocalSupervisor, server: ServerProcess, wire: NewWire
 ) -> None:
-    name = f"Long {new_thread()}"
-    posts = service.submissions()["posts"]
-    body = {"input": question(name, accept_delay_s=7, reply="Kept."), "background": True}
-    id = wire(server).ask(body)["id"]
-    until_submitted(service, name, posts=posts + 1)
-    stop(server)
-    assert kept.submissions(id) == 0
-    server.start()
+    name, id = stopped.long
+    assert stopped.recorded[id] == 0
     found = wire(server).finished(id)
     (request,) = requests_in(found)
     assert request["name"] == "resubmit_job"
     until_submitted(service, name)  # It came into being all the same, and nobody sent it again.
     given_up = wire(server).ask({"input": [allow(request, approve=False)], "previous_response_id": id})
     assert given_up["status"] == "failed"
-    assert submitted(service, name) == 1
+    assert service.submissions(name)["count"] == 1
 
 
 def test_a_running_job_is_cancelled_where_the_service_can(
@@ -158,4 +173,4 @@ def test_a_service_that_cannot_cancel_is_told_of_and_the_job_goes_on(
     answer = client.cancel(id)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "cancel_not_supported")
     assert text_of(client.finished(id)) == "Done all the same."
-    assert submitted(service, name) == 1
+    assert service.submissions(name)["count"] == 1

@@ -10,7 +10,7 @@ import time
 from .measure import Row
 from .report import show, write
 
-BENCHMARKS = ("polls", "cadence", "jobs", "ten_thousand", "checkpoints")
+BENCHMARKS = ("polls", "cadence", "jobs", "ten_thousand", "checkpoints", "server")
 
 
 def main() -> int:

@@ -7,11 +7,32 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from .published import client_of
 from .service import Service
 
-__all__ = ["asking", "stopped"]
+if TYPE_CHECKING:
+    from databricks_supervisor.compiled import SupervisorGraph
+
+__all__ = ["asking", "graph_of", "stopped"]
+
+
+def graph_of(service: Service, **settings: Any) -> SupervisorGraph:
+    """A supervisor that asks the service, with the public client, as the published loop has it.
+
+    Args:
+        service: Who is asked.
+        settings: More for ``create_supervisor_graph``.
+    """
+    from databricks_supervisor import create_supervisor_graph
+
+    logging.getLogger("databricks_supervisor").setLevel(logging.WARNING)
+    return create_supervisor_graph(
+        model="databricks-claude-sonnet-4-5",
+        client_factory=lambda identity: client_of(service.url),
+        **settings,
+    )
 
 
 @asynccontextmanager
@@ -23,25 +44,13 @@ async def asking(
     Args:
         service: Who is asked.
         folder: Where the SQLite file is.
-        settings: More for ``create_supervisor_graph``.
+        settings: As for :func:`graph_of`.
     """
-    from databricks.sdk import WorkspaceClient
-    from databricks_openai import AsyncDatabricksOpenAI
     from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
-    from databricks_supervisor import create_supervisor_graph
-
-    logging.getLogger("databricks_supervisor").setLevel(logging.WARNING)
-    builder = create_supervisor_graph(
-        model="databricks-claude-sonnet-4-5",
-        client_factory=lambda identity: AsyncDatabricksOpenAI(
-            workspace_client=WorkspaceClient(host=service.url, token="benchmark"), use_ai_gateway=True
-        ),
-        **settings,
-    )
     async with AsyncSqliteSaver.from_conn_string(str(folder / "threads.sqlite")) as saver:
         await saver.setup()
-        graph = builder.compile(checkpointer=saver)
+        graph = graph_of(service, **settings).compile(checkpointer=saver)
 
         async def ask(number: int) -> Any:
             config: Any = {"configurable": {"thread_id": f"thread-{number}"}}

@@ -59,7 +59,9 @@ class DeduplicatingSaver(BaseCheckpointSaver[Any]):
     wrapper are read as they are; one that was written with it shows a reader without it a dict with one key,
     :data:`MARKER`, instead of the list.
 
-    A turn of five steps on a thread of 500 messages of 500 bytes adds 14 KB in Postgres instead of 1.3 MB.
+    Measured on a thread of 500 messages (250 KB): a turn with three items of 400 bytes adds 20 KB, however often
+    it is polled, instead of 1,520 KB (SQLite) or 740 KB (Postgres). Reading the 500 takes 4.5 ms of processor
+    time as before, and 10 to 13 ms the first time in a process; writing them 4 ms instead of 2.5 ms.
 
     Args:
         inner: The checkpointer that keeps the checkpoints. Its serialiser is used for the messages, too; with an

@@ -43,6 +43,7 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.types import Command, interrupt
+from psycopg import sql
 from typing_extensions import TypedDict
 
 from databricks_supervisor import ConfigurationError, DeduplicatingSaver, MemoryLedger, SqlLedger
@@ -51,6 +52,7 @@ from databricks_supervisor.ledgers import Ledgers
 from databricks_supervisor.references import MARKER
 from tests.library.scene import CONFIG, scene
 from tests.library.scripted_service import message, response
+from tests.postgres import PostgresServer
 
 ROOT = Path(__file__).parents[2]
 AT: Any = {"configurable": {"thread_id": "thread", "checkpoint_ns": ""}}
@@ -526,6 +528,33 @@ def test_processes_that_meet_an_empty_database_make_the_table_once(file: Place) 
     processes = [dying(file) for _ in range(4)]
     assert [process.wait() for process in processes] == [0] * 4
     assert file.kept() == 9
+
+
+async def test_a_database_that_is_away_for_a_moment_is_waited_for(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    """As checkpointers with a pool of connections wait for theirs."""
+    ledger = SqlLedger(postgres_url)
+    saver = DeduplicatingSaver(InMemorySaver(), ledger)
+    await saver.setup()
+
+    def allow(yes: bool) -> None:
+        with psycopg.connect(postgres_url, dbname="postgres", autocommit=True) as connection:
+            name = sql.Identifier(psycopg.conninfo.conninfo_to_dict(postgres_url)["dbname"])
+            connection.execute(
+                sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}").format(name, sql.Literal(yes))
+            )
+
+    allow(False)
+    postgres_server.drop_connections(postgres_url)
+    putting = asyncio.create_task(put(saver, checkpoint_of(messages := conversation())))
+    with pytest.raises(LedgerError):
+        await ledger.get_turn("turn")
+    assert not putting.done()
+    allow(True)
+    await putting
+    assert await read(saver) == messages
+    await ledger.aclose()
 
 
 # ---- deleting

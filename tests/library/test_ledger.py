@@ -513,5 +513,59 @@ async def test_cancelling_the_caller_does_not_lose_the_step(ledger: Ledger) -> N
     assert (first.worker, first.attempt) == (second.worker, second.attempt)
 
 
+# ---- finding turns
+
+
+async def test_open_turns_are_found_the_ones_opened_last_first(make: MakeLedger) -> None:
+    clock = Clock()
+    ledger = make(clock)
+    for number in range(5):
+        await ledger.open_turn(
+            new_turn(f"t{number}", thread=f"thread{number}", position="" if number else "p")
+        )
+        clock.forward(1)
+    await ledger.end_turn("t3")
+    assert [turn.turn_id for turn in await ledger.open_turns(9)] == ["t4", "t2", "t1", "t0"]
+    assert [turn.turn_id for turn in await ledger.open_turns(2)] == ["t4", "t2"]
+    assert await ledger.open_turns(0) == []
+    assert (await ledger.open_turns(1))[0] == await ledger.get_turn("t4")
+
+
+async def test_turns_are_found_by_what_they_decide(make: MakeLedger) -> None:
+    clock = Clock()
+    ledger = make(clock)
+    for number in range(3):
+        await ledger.open_turn(new_turn(f"t{number}", thread=f"thread{number}"))
+        clock.forward(1)
+    keys = [
+        EffectKey("t0", 0, "decision", "a"),
+        EffectKey("t2", 0, "decision", "a"),
+        EffectKey("t2", 3, "decision", "a"),
+    ]
+    for key in [*keys, EffectKey("t1", 0, "tool", "a"), EffectKey("t1", 0, "decision", "A")]:
+        await ledger.claim(key, "w")
+    assert [turn.turn_id for turn in await ledger.turns_with_effect("decision", "a")] == ["t2", "t0"]
+    assert [turn.turn_id for turn in await ledger.turns_with_effect("tool", "a")] == ["t1"]
+    assert await ledger.turns_with_effect("submit", "a") == []
+    assert await ledger.turns_with_effect("decision", "%") == []
+
+
+async def test_a_claim_that_was_given_back_still_leads_to_its_turn(ledger: Ledger) -> None:
+    await ledger.open_turn(new_turn("turn"))
+    effect = await ledger.claim(EffectKey("turn", 0, "decision", "a"), "w")
+    await ledger.release(effect.key, effect.attempt)
+    assert [turn.turn_id for turn in await ledger.turns_with_effect("decision", "a")] == ["turn"]
+    await ledger.delete_thread("thread")
+    assert await ledger.turns_with_effect("decision", "a") == []
+    assert await ledger.open_turns(9) == []
+
+
+async def test_turns_that_ended_are_found_by_what_they_decided(ledger: Ledger) -> None:
+    await ledger.open_turn(new_turn("turn"))
+    await ledger.claim(EffectKey("turn", 0, "decision", "a"), "w")
+    await ledger.end_turn("turn")
+    assert await ledger.turns_with_effect("decision", "a") == [await ledger.get_turn("turn")]
+
+
 def test_it_is_a_ledger(ledger: Ledger) -> None:
     assert isinstance(ledger, Ledger)

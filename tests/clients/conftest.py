@@ -1,4 +1,4 @@
-"""A server and its service for each module of clients, as processes."""
+"""One server and its service, as processes, for all clients; no test asks what another one asks."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ def node() -> None:
     node_packages.install()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the module's processes keep what they keep."""
+    """Where the processes keep what they keep."""
     return tmp_path_factory.mktemp("clients")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def service(directory: Path) -> Iterator[LocalSupervisor]:
     """The stand-in of the remote service."""
     with LocalSupervisor(directory / "service", {"duration_s": 0.1}) as running:
         yield running
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(directory: Path, service: LocalSupervisor) -> Iterator[ServerProcess]:
     """The agent server."""
     with ServerProcess(

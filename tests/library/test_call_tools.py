@@ -19,8 +19,10 @@ from langgraph.types import Command, interrupt
 from databricks_supervisor import MemoryLedger
 from databricks_supervisor.call_tools import REPEATABLE
 from databricks_supervisor.compiled import CompiledSupervisorGraph
+from databricks_supervisor.decisions import record_decision
 from databricks_supervisor.errors import CallUnknownError, ConfigurationError
 from databricks_supervisor.ledger import EffectKey
+from databricks_supervisor.state import Decision
 from tests.library.scripted_agent import (
     Item,
     ScriptedAgent,
@@ -507,6 +509,43 @@ async def test_a_call_that_is_not_to_be_repeated_is_told_to_the_model(
     )
     assert ran == []
     assert "was not run again (it was paid)" in agent.outputs()["c1"]
+
+
+async def test_a_decision_about_a_call_is_recorded_and_the_first_one_stands(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ran: list[Any] = []
+    agent = ScriptedAgent(first_asks(call("c1", "add", {"a": 1, "b": 2})))
+    graph = await stopped_before_tools(agent, tools=[add_tool(ran)])
+    await claim_by_a_dead_worker(graph, monkeypatch, "c1")
+    await graph.ainvoke(None, thread())
+    assert isinstance(graph.checkpointer, InMemorySaver)
+    ledger = await graph.parts.ledgers.of(graph.checkpointer)
+    turn = await ledger.latest_turn("t", "")
+    assert turn is not None
+    first = Decision(approve=False, by="person", reason="it was paid")
+    await record_decision(ledger, turn.turn_id, 0, "repeat_1_c1", first)
+    await graph.ainvoke(Command(resume=True), thread())
+    assert ran == []
+    assert "was not run again (it was paid)" in agent.outputs()["c1"]
+
+
+async def test_what_a_call_was_about_is_recorded_with_the_decision(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = ScriptedAgent(first_asks(call("c1", "add", {"a": 1, "b": 2})))
+    graph = await stopped_before_tools(agent, tools=[add_tool([])])
+    await claim_by_a_dead_worker(graph, monkeypatch, "c1")
+    await graph.ainvoke(None, thread())
+    await graph.ainvoke(Command(resume=True), thread())
+    assert isinstance(graph.checkpointer, InMemorySaver)
+    ledger = await graph.parts.ledgers.of(graph.checkpointer)
+    (turn,) = await ledger.turns_with_effect("decision", "repeat_1_c1")
+    recorded = await ledger.get_effect(EffectKey(turn.turn_id, 0, "decision", "repeat_1_c1"))
+    assert recorded is not None
+    assert recorded.outcome == {
+        "approve": True,
+        "by": "person",
+        "asked": {"name": "add", "args": {"a": 1, "b": 2}},
+    }
 
 
 async def test_several_that_were_cut_off_are_answered_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:

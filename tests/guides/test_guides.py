@@ -7,9 +7,11 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 import databricks_supervisor
@@ -158,6 +160,30 @@ def test_server(run: Run, service: LocalSupervisor, tmp_path: Path) -> None:
     assert printed.count(BEST) == 2
     assert printed.endswith("True\n")
     assert service.submissions()["count"] == 2
+
+
+def test_tracing(run: Run, service: LocalSupervisor, tmp_path: Path) -> None:
+    env = {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.sqlite",
+        "MLFLOW_ASYNC_TRACE_LOGGING_MAX_INTERVAL_MILLIS": "100",
+    }
+    with ServerProcess(tmp_path / "server", service=service.url, env=env) as server:
+        deadline, told = time.monotonic() + 60, {}
+        while "trace_id" not in told:  # It is set up in the background.
+            assert time.monotonic() < deadline, server.log
+            asked = httpx.post(
+                f"{server.url}/responses",
+                json={"input": "Are you there?"},
+                headers={"x-mlflow-return-trace-id": "true"},
+                timeout=60,
+                trust_env=False,
+            )
+            told = asked.json()["metadata"]
+        lines = run("docs/tracing.md", AGENT_URL=server.url, NO_PROXY="127.0.0.1", **env).splitlines()
+    assert lines[0].startswith("`get_current_time` says:")
+    assert lines[1] == "session: clock"
+    spans = [line.split()[0] for line in lines[2:]]
+    assert spans == ["supervisor", "submit", "poll", "get_current_time", "submit", "poll"]
 
 
 def test_every_guide_has_one_example_and_a_test() -> None:

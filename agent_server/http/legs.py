@@ -103,7 +103,7 @@ def synthetic_request(id: str, asked: dict[str, Any]) -> Item:
         "id": id,
         "name": str(asked.get("name") or "repeat"),
         "server_label": "supervisor",
-        "arguments": json.dumps(asked.get("args") or {}, ensure_ascii=False, default=str),
+        "arguments": json.dumps(asked.get("args") or {}, ensure_ascii=False, sort_keys=True, default=str),
     }
 
 

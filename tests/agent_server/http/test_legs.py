@@ -159,6 +159,8 @@ def test_what_stands_for_a_question_of_the_graph_can_be_shown() -> None:
     assert (item["type"], item["server_label"]) == ("mcp_approval_request", "supervisor")
     assert json.loads(item["arguments"])["n"] == 1
     assert synthetic_request("x", {})["name"] == "repeat"
+    one, other = {"name": "n", "args": {"a": 1, "b": 2}}, {"name": "n", "args": {"b": 2, "a": 1}}
+    assert synthetic_request("x", one) == synthetic_request("x", other)
 
 
 # ---- items

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from .service import Service
 if TYPE_CHECKING:
     from databricks_supervisor.compiled import SupervisorGraph
 
-__all__ = ["asking", "graph_of", "stopped"]
+__all__ = ["asking", "graph_of"]
 
 
 def graph_of(service: Service, **settings: Any) -> SupervisorGraph:
@@ -57,10 +56,3 @@ async def asking(
             return await graph.ainvoke({"messages": [{"role": "user", "content": "How much?"}]}, config)
 
         yield ask
-
-
-async def stopped(running: Sequence[asyncio.Task[Any]]) -> None:
-    """Stop what is in flight."""
-    for task in running:
-        task.cancel()
-    await asyncio.gather(*running, return_exceptions=True)

@@ -10,11 +10,11 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil  # type: ignore[import-untyped]
 
-__all__ = ["Row", "Usage", "in_fresh_process"]
+__all__ = ["Row", "Usage", "finish", "in_fresh_process"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,12 @@ def in_fresh_process(module: str, **arguments: Any) -> dict[str, Any]:
     return result
 
 
+def finish(result: dict[str, Any]) -> NoReturn:
+    """End the process with its result: what is in flight is neither waited for nor cancelled."""
+    print(json.dumps(result), flush=True)  # noqa: T201
+    os._exit(0)
+
+
 def _cpu_s() -> float:
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
@@ -103,5 +109,4 @@ def _cpu_s() -> float:
 
 if __name__ == "__main__":
     _, name, given = sys.argv
-    print(json.dumps(importlib.import_module(name).measure(**json.loads(given))), flush=True)  # noqa: T201
-    os._exit(0)  # Jobs that are still in flight are not waited for.
+    finish(importlib.import_module(name).measure(**json.loads(given)))

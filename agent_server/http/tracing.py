@@ -1,8 +1,8 @@
 """Traces of what the server does, in MLflow: on when ``MLFLOW_TRACKING_URI`` is set, and never in a job's way.
 
-Setting MLflow up asks the tracking server, so a thread does it, and tries again until it works; turns go on without
-traces until then. What is traced is kept in memory and written by MLflow's own threads; when they cannot keep up,
-traces are dropped, and when the process ends they get a moment, and no more.
+Setting MLflow up asks the tracking server, so a thread does it, and tries again until it works; what happens until
+then is remembered, of ``MOST_UNWRITTEN`` turns at most. What is traced is kept in memory and written by MLflow's
+own threads; when they cannot keep up, traces are dropped, and when the process ends they get a moment, and no more.
 
 **One trace a turn.** An approval pauses a turn, and its trace stays open here for ``PAUSED_S``: answered within that
 time, the turn goes on in the same trace. Later, or in another process, it goes on in a new one: MLflow can add spans
@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 PAUSED_S = 600.0
 """How long the trace of a turn that waits for a person stays open, in seconds."""
 MOST_PAUSED = 1000
+MOST_UNWRITTEN = 100
 RETRY_S = (5.0, 15.0, 60.0, 300.0)
 HIDDEN = "[redacted]"
 
@@ -75,11 +76,13 @@ class Tracing:
         self._ready = False
         self._stop = threading.Event()
         self._paused: dict[str, tuple[TurnTrace, asyncio.TimerHandle]] = {}
+        self._unwritten: list[TurnTrace] = []
 
     def start(self) -> None:
         """Begin to set MLflow up, if a tracking server is configured."""
         if os.environ.get("MLFLOW_TRACKING_URI", "").strip():
-            threading.Thread(target=self._set_up, name="tracing-set-up", daemon=True).start()
+            loop = asyncio.get_running_loop()
+            threading.Thread(target=self._set_up, args=(loop,), name="tracing-set-up", daemon=True).start()
         elif any(os.environ.get(f"MLFLOW_EXPERIMENT_{name}", "").strip() for name in ("ID", "NAME")):
             logger.warning("event=tracing_off reason=an experiment is set, but MLFLOW_TRACKING_URI is not")
             self._stop.set()
@@ -138,6 +141,10 @@ class Tracing:
     def _ended(self, trace: TurnTrace, error: BaseException | None) -> None:
         if error is not None or trace.ended or self._stop.is_set() or len(self._paused) >= MOST_PAUSED:
             trace.close(error)
+            if self._ready:
+                trace.write()
+            elif len(self._unwritten) < MOST_UNWRITTEN:
+                self._unwritten.append(trace)
             return
         thread = trace.turn.thread
         timer = asyncio.get_running_loop().call_later(PAUSED_S, self._expire, thread)
@@ -153,7 +160,12 @@ class Tracing:
             timer.cancel()
         return trace
 
-    def _set_up(self) -> None:
+    def _write(self) -> None:
+        unwritten, self._unwritten = self._unwritten, []
+        for trace in unwritten:
+            trace.write()
+
+    def _set_up(self, loop: asyncio.AbstractEventLoop) -> None:
         attempt = 0
         while not self._stop.is_set():
             try:
@@ -161,6 +173,7 @@ class Tracing:
                 if self._destination and (destination := destination_of(experiment)):
                     self.parameters["trace_destination"] = destination
                 self._ready = True
+                loop.call_soon_threadsafe(self._write)
                 logger.info("event=tracing_on experiment=%s", experiment.experiment_id)
                 return
             except Exception as error:  # Nothing that only watches may hurt a job.

@@ -45,19 +45,27 @@ class _Open:
 
     Attributes:
         name: The node's, or the function's.
+        kind: MLflow's type of the span.
         since: When, in nanoseconds since the epoch.
         span: Its span, once there is one.
         token: What takes the span out of the context again.
         inputs: What it was given.
         attributes: What is known of it.
+        outputs: What came of it.
+        failed: Whether that is an error.
+        until: When it ended, in nanoseconds since the epoch.
     """
 
     name: str
+    kind: str = "CHAIN"
     since: int = field(default_factory=time.time_ns)
     span: LiveSpan | None = None
     token: Any = None
     inputs: Any = None
     attributes: dict[str, Any] = field(default_factory=dict)
+    outputs: Any = None
+    failed: bool = False
+    until: int = 0
 
 
 class TurnTrace(BaseCallbackHandler):
@@ -66,8 +74,7 @@ class TurnTrace(BaseCallbackHandler):
     Args:
         turn: The turn.
         given: What the graph was given, if that is known.
-        ready: Whether spans can be made by now. What ends before has none; what is under way then has one that
-            begins where it began.
+        ready: Whether spans can be made by now. Until then what happens is remembered.
 
     Attributes:
         ended: Whether the turn is over.
@@ -80,7 +87,8 @@ class TurnTrace(BaseCallbackHandler):
         self.ended = False
         self._ready = ready
         self._begun = False
-        self._root = _Open("supervisor", inputs=_question(_messages(given)))
+        self._late: list[_Open] = []
+        self._root = _Open("supervisor", "AGENT", inputs=_question(_messages(given)))
         self._runs: dict[UUID, _Open] = {}
         self._polls: _Open | None = None
         self._approval: _Open | None = None
@@ -105,7 +113,15 @@ class TurnTrace(BaseCallbackHandler):
         for left in self._runs.values():
             self._end(left, None, error)
         self._runs.clear()
+        self.write()
         self._end(self._root, {"output": self._output}, error)
+
+    def write(self) -> None:
+        """Make the spans of what ended before spans could be made, if they can be made now."""
+        if self._ready():
+            late, self._late = self._late, []
+            for step in late:
+                self._finish(step)
 
     def on_chain_start(
         self,
@@ -134,7 +150,7 @@ class TurnTrace(BaseCallbackHandler):
             self._activate(step)
         elif node == "poll" and self._polls is None:
             self._polls = _Open("poll", inputs={"response_id": job.get("response_id")})
-            self._polls.attributes = {RESPONSE_ID: job.get("response_id"), "supervisor.polls": 0}
+            self._polls.attributes = {RESPONSE_ID: job.get("response_id")} | _progress(job)
         elif node == "approve" and self._approval is None:
             asked = _items(messages, f"{job.get('response_id')}:", "mcp_approval_request")
             self._approval = _Open("approve", inputs={"requests": asked})
@@ -192,10 +208,10 @@ class TurnTrace(BaseCallbackHandler):
         if (metadata or {}).get("langgraph_node") != "call_tools":
             return  # What a function of ours does inside is its own affair.
         name = str(kwargs.get("name") or (serialized or {}).get("name") or "function")
-        call = self._runs[run_id] = _Open(name, inputs=_plain(inputs or {}))
+        call = self._runs[run_id] = _Open(name, "TOOL", inputs=_plain(inputs or {}))
         if call_id := kwargs.get("tool_call_id"):
             call.attributes["supervisor.call_id"] = str(call_id)
-        self._activate(call, "TOOL")
+        self._activate(call)
 
     def on_tool_end(
         self, output: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
@@ -224,11 +240,7 @@ class TurnTrace(BaseCallbackHandler):
         if self._polls is None or not job:
             return
         usage, failure = job.get("usage") or {}, job.get("failure")
-        self._polls.attributes |= {
-            "supervisor.polls": job.get("polls"),
-            "supervisor.status": job.get("status"),
-            "supervisor.items": job.get("delivered"),
-        }
+        self._polls.attributes |= _progress(job)
         self._root.attributes |= {
             RESPONSE_ID: job.get("response_id"),
             "supervisor.status": job.get("status"),
@@ -237,12 +249,13 @@ class TurnTrace(BaseCallbackHandler):
             self._polls.attributes["mlflow.chat.tokenUsage"] = {key: usage[key] for key in _USAGE}
         if failure:
             self._polls.attributes["supervisor.failure"] = failure["kind"]
-        if failure or job.get("ended"):
-            self._end_polls(None, bool(failure))
+        if job.get("ended") and not failure:  # A failure is raised in the pass that follows.
+            self._end_polls(None)
 
-    def _end_polls(self, error: BaseException | None, failed: bool = False) -> None:
+    def _end_polls(self, error: BaseException | None) -> None:
         polls, self._polls = self._polls, None
         if polls is not None:
+            failed = "supervisor.failure" in polls.attributes
             self._end(polls, {"status": polls.attributes.get("supervisor.status")}, error, failed)
 
     def _end_approval(self, decided: list[Item]) -> None:
@@ -250,17 +263,14 @@ class TurnTrace(BaseCallbackHandler):
         if approval is not None:
             self._end(approval, {"decisions": decided}, None)
 
-    def _activate(self, step: _Open, kind: str = "CHAIN") -> None:
+    def _activate(self, step: _Open) -> None:
         """Make its span the current one: for the headers of its request, and for what MLflow logs by itself."""
-        if self._span(step, kind) is not None:
+        if self._span(step) is not None:
             from mlflow.tracing.provider import set_span_in_context
 
             step.token = set_span_in_context(step.span)  # type: ignore[arg-type]
 
     def _end(self, step: _Open, outputs: Any, error: BaseException | None, failed: bool = False) -> None:
-        span = self._span(step)
-        if span is None:
-            return
         if step.token is not None:
             from mlflow.tracing.provider import detach_span_from_context
 
@@ -275,12 +285,22 @@ class TurnTrace(BaseCallbackHandler):
                 f"{type(error).__name__}: {error}" if known else type(error).__name__
             )
             failed = True
+        step.outputs, step.failed, step.until = outputs, failed, time.time_ns()
+        if self._ready():
+            self._finish(step)
+        else:
+            self._late.append(step)
+
+    def _finish(self, step: _Open) -> None:
+        if (span := self._span(step)) is None:
+            return
         if step is self._root:
             span.set_inputs(step.inputs)
         attributes = {key: value for key, value in step.attributes.items() if value is not None}
-        span.end(outputs=outputs, attributes=attributes, status="ERROR" if failed else "OK")
+        status = "ERROR" if step.failed else "OK"
+        span.end(step.outputs, attributes, status, end_time_ns=step.until)
 
-    def _span(self, step: _Open, kind: str = "CHAIN") -> LiveSpan | None:
+    def _span(self, step: _Open) -> LiveSpan | None:
         if step.span is None and self._ready():
             from mlflow import start_span_no_context
             from mlflow.tracing.constant import TraceMetadataKey
@@ -292,7 +312,7 @@ class TurnTrace(BaseCallbackHandler):
                     metadata[TraceMetadataKey.TRACE_USER] = user
                 step.span = start_span_no_context(
                     step.name,
-                    "AGENT",
+                    step.kind,
                     inputs=step.inputs,
                     attributes={TURN_TAG: self.turn.turn_id},
                     tags={TURN_TAG: self.turn.turn_id},
@@ -301,7 +321,7 @@ class TurnTrace(BaseCallbackHandler):
                 )
             elif (root := self._span(self._root)) is not None:
                 step.span = start_span_no_context(
-                    step.name, kind, root, inputs=step.inputs, start_time_ns=step.since
+                    step.name, step.kind, root, inputs=step.inputs, start_time_ns=step.since
                 )
         return step.span
 
@@ -341,6 +361,14 @@ def _items(messages: Sequence[BaseMessage], prefix: str, kind: str) -> list[Item
         for item in items_from_message(message)
         if item.get("type") == kind
     ]
+
+
+def _progress(job: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "supervisor.polls": job.get("polls"),
+        "supervisor.status": job.get("status"),
+        "supervisor.items": job.get("delivered"),
+    }
 
 
 def _parts(outputs: Any) -> Sequence[Any]:

@@ -50,7 +50,7 @@ class Store:
         while True:
             with contextlib.suppress(Exception):
                 trace = client.get_trace(trace_id, display=False)
-                if trace.info.state == "OK" and all(span.end_time_ns for span in trace.data.spans):
+                if trace.info.state in ("OK", "ERROR") and all(span.end_time_ns for span in trace.data.spans):
                     return trace
             assert time.monotonic() < deadline, f"{trace_id} was not written"
             time.sleep(0.1)
@@ -101,6 +101,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         ServerProcess(directory / "server", service=service.url, env=env) as server,
     ):
         made = World(server, service, store)
+        made.ask("Are you new here?", "first")
         deadline = time.monotonic() + PATIENCE_S
         while "trace_id" not in made.ask("Are you there?", uuid.uuid4().hex)["metadata"]:
             assert time.monotonic() < deadline, server.log
@@ -134,6 +135,26 @@ def test_a_turn_is_one_trace_with_its_submission_and_one_span_for_all_polls(worl
     assert poll.attributes["supervisor.polls"] == job["polls"]
     assert poll.attributes["supervisor.status"] == "completed"
     assert {span.attributes["supervisor.response_id"] for span in (root, submit, poll)} == {job["id"]}
+
+
+def test_a_turn_that_ended_before_mlflow_was_set_up_is_traced_too(world: World) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not (found := world.store.traces_of("first")):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    trace = world.store.trace(found[0].info.trace_id)
+    assert names(trace) == ["supervisor", "submit", "poll"]
+    assert trace.info.execution_duration > 300  # As long as the job, whenever it was written.
+
+
+def test_a_job_that_fails_fails_its_trace(world: World) -> None:
+    failing = '[[local: {"final_status": "failed", "error": {"code": "x", "message": "No more tokens"}}]]'
+    body = world.ask(f"Fail. {failing}", "failing")
+    assert body["status"] == "failed"
+    trace = world.store.trace(body["metadata"]["trace_id"])
+    assert names(trace) == ["supervisor", "submit", "poll"]
+    assert trace.info.state == "ERROR"
+    assert "No more tokens" in named(trace, "poll")[0].attributes["supervisor.error"]
 
 
 def test_the_service_is_told_which_span_asks_it(world: World) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
 from traceback import format_exception
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +106,10 @@ class SupervisorServer(AgentServer):
                 return await self._answered(front, leg, await front.look(leg), request)
             view: LegView = await get_invoke_function()(front, leg)  # type: ignore[no-untyped-call]
             trace_id = _trace_id(front, leg, request)
+            if ask.conversation:
+                from .wire import chat_item
+
+                view = replace(view, items=[chat_item(item) for item in view.items])
             refused = _refusal(view, chat=ask.conversation)
             return await self._answered(front, leg, view, request, refused=refused, trace_id=trace_id)
 

@@ -15,7 +15,7 @@ from typing import Any
 from databricks_supervisor.items import Item
 from databricks_supervisor.items.originals import kind_of, portable
 
-__all__ = ["wire_item"]
+__all__ = ["chat_item", "wire_item"]
 
 _STATUSES = ("in_progress", "completed", "incomplete")
 _ANNOTATIONS: dict[str, tuple[tuple[str, type], ...]] = {
@@ -79,6 +79,17 @@ def wire_item(item: Item, message_id: str, shown: Collection[str]) -> Item:
             return _reasoning(_described(kind, item), _id("rs", item, message_id))
 
 
+def chat_item(item: Item) -> Item:
+    """An item on the wire as the AI SDK's provider reads it where it is not streamed: of annotations, links alone."""
+    if item["type"] != "message":
+        return item
+    content = [
+        {**part, "annotations": [each for each in part["annotations"] if each["type"] == "url_citation"]}
+        for part in item["content"]
+    ]
+    return {**item, "content": content}
+
+
 def _message(item: Item, message_id: str) -> Item:
     role = item.get("role")
     said = "" if role in (None, "assistant") else f"{_text(role)}: "
@@ -127,6 +138,8 @@ def _annotation(given: Any, moved: int) -> Item | None:
     for name in ("start_index", "end_index"):
         if isinstance(mended.get(name), int):
             mended[name] += moved
+        elif mended["type"] == "url_citation":
+            mended[name] = moved  # Clients refuse a link without a place.
         else:
             mended.pop(name, None)
     return mended

@@ -187,6 +187,21 @@ def test_an_error_before_any_text_and_the_second_post_are_one_job(
     assert submitted(service, "Lima: try") == 1
 
 
+def test_the_second_post_reads_whatever_the_answer_holds(
+    server: ServerProcess, service: LocalSupervisor
+) -> None:
+    thought = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Look it up."}]}
+    call = {"type": "function_call", "call_id": "c1", "name": "system__ai__sql", "arguments": "{}"}
+    output = {"type": "function_call_output", "call_id": "c1", "output": "one row"}
+    link = {"type": "url_citation", "url": "https://example.com", "title": "A"}
+    file = {"type": "file_citation", "file_id": "f", "filename": "f.txt", "index": 1}
+    items = [thought, call, output, message("So it is.", file, link)]
+    had = chat(server.url, say("Oscar: try", items=items, retrieve_errors=[401, 401, 401]))
+    assert [post["status"] for post in had.posts] == [200, 200]
+    assert had.texts == ["So it is."]
+    assert (had.tool("system__ai__sql")["output"], submitted(service, "Oscar: try")) == ("one row", 1)
+
+
 def test_a_job_that_failed_before_any_text_is_shown_as_an_error(
     server: ServerProcess, service: LocalSupervisor
 ) -> None:

@@ -65,12 +65,13 @@ def test_importing_the_library_is_light() -> None:
     assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
 
 
-def test_two_modules_speak_http() -> None:
+def test_three_modules_speak_http() -> None:
     assert who_imports(
         "openai", "httpx", "httpx2", "databricks", "databricks_openai", "aiohttp", "requests"
     ) == {
         "client.py",
         "clients.py",
+        "transport.py",
     }
 
 

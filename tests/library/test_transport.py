@@ -18,7 +18,7 @@ import openai
 import pytest
 
 from databricks_supervisor import transport
-from databricks_supervisor.client import SupervisorClient, Transient
+from databricks_supervisor.client import NotAccepted, SupervisorClient, Transient
 from databricks_supervisor.clients import MOST_IDLE_S, MOST_IDLE_WHEN_MANY_S, MOST_KEPT, Clients
 from databricks_supervisor.credentials import SharedCredentials
 from databricks_supervisor.errors import AuthenticationError
@@ -127,6 +127,42 @@ async def test_a_service_that_does_not_answer_is_given_up_after_the_time_out() -
     async with serving(Crowd(asyncio.Event())) as service:
         with pytest.raises(Transient, match="TimeoutError"):
             await SupervisorClient(service.client()).retrieve("resp_1", timeout_s=0.05)
+
+
+async def test_through_the_sdk_fewer_are_under_way_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("databricks_supervisor.client.MOST_THROUGH_SDK", 3)
+    go_on = asyncio.Event()
+    async with serving(Crowd(go_on)) as service:
+        client = SupervisorClient(service.client(default_query={"its own": "way"}))
+        polls = [poll(client, number) for number in range(20)]
+        await until(lambda: len(service.requests) == 3)
+        await asyncio.sleep(0.05)
+        assert len(service.requests) == 3
+        go_on.set()
+        await asyncio.gather(*polls)
+    assert service.connections <= 3
+
+
+async def test_a_post_that_finds_no_place_was_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("databricks_supervisor.client.MOST_THROUGH_SDK", 1)
+    go_on, reached = asyncio.Event(), asyncio.Event()
+    answer = Answer(body=RUNNING.body, until=go_on, reached=reached)
+    async with serving(ScriptedService([answer], [RUNNING])) as service:
+        client = SupervisorClient(service.client())
+
+        async def create(timeout_s: float) -> Any:
+            return await client.create({"model": "m"}, idempotency_key="k", timeout_s=timeout_s)
+
+        first = asyncio.ensure_future(create(10))
+        await reached.wait()
+        with pytest.raises(NotAccepted) as refused:
+            await create(0.05)
+        assert refused.value.again
+        assert (await poll(client)).status == "in_progress", "a poll has a place of its own"
+        go_on.set()
+        await first
+        await create(5)
+        assert len(service.posts) == 2
 
 
 # ---- closed

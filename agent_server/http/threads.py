@@ -22,6 +22,10 @@ from .legs import Pause, pauses_of, rounds_of
 __all__ = ["Look", "Question", "Threads", "TurnLook", "config_of"]
 
 
+MOST_BEYOND = 20
+"""So many checkpoints before the last one of a turn are looked through for its end."""
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """What the graph asks a person.
@@ -170,8 +174,9 @@ class Threads:
         current = latest is not None and latest.turn_id == turn.turn_id
         if job is not None and job.get("turn_id") != turn.turn_id:
             job, questions = None, []
-            if not current:
-                messages, job = await self._as_it_was(turn, messages)
+        if not current and (job is None or not job.get("ended")):
+            questions = []
+            messages, job = await self._as_it_was(turn, messages)
         return TurnLook(
             turn=turn,
             messages=messages,
@@ -211,11 +216,19 @@ class Threads:
         self, turn: Turn, messages: Sequence[BaseMessage]
     ) -> tuple[Sequence[BaseMessage], Job | None]:
         """The last checkpoint of a turn that others have followed."""
+        found: tuple[Sequence[BaseMessage], Job] | None = None
+        beyond = 0
         async for state in self._graph.aget_state_history(config_of(turn.thread)):
             job = state.values.get("job")
+            beyond += found is not None
             if job is not None and job.get("turn_id") == turn.turn_id:
-                return state.values.get("messages", []), job
-        return messages, None
+                found = found or (state.values.get("messages", []), job)
+                # Of two that drove it the slower one may have written last: what counts is the end.
+                if job.get("ended"):
+                    return state.values.get("messages", []), job
+            if beyond == MOST_BEYOND:
+                break
+        return found or (messages, None)
 
 
 def _keys(

@@ -119,9 +119,10 @@ class Views:
 
     def _ended(self, leg: Leg, job: Job, created_at: float, known: dict[str, Any]) -> LegView:
         failure = job.get("failure")
+        reason = {"reason": job.get("incomplete") or "max_output_tokens"}
         if failure is None:
             incomplete = job.get("status") == "incomplete"
-            details = {"reason": "max_output_tokens"} if incomplete else None
+            details = reason if incomplete else None
             status = "incomplete" if incomplete else "completed"
             return self._view(leg, created_at, status, **known, incomplete=details, ends_turn=True)
         kind = getattr(errors, failure["kind"], errors.SupervisorError)
@@ -130,7 +131,7 @@ class Views:
         refused = fault.status if issubclass(kind, errors.ServiceError) else None
         statuses = {"JobCancelledError": "cancelled", "JobIncompleteError": "incomplete"}
         status = statuses.get(failure["kind"], "failed")
-        details = {"reason": "max_output_tokens"} if status == "incomplete" else None
+        details = reason if status == "incomplete" else None
         return self._view(
             leg, created_at, status, **known, error=error, incomplete=details, ends_turn=True, refused=refused
         )

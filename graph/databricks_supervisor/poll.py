@@ -232,6 +232,9 @@ async def _deliver(
     }
     if not reply.terminal:
         return {"messages": messages, "job": job}
+    details = reply.body.get("incomplete_details")
+    if isinstance(details, dict) and isinstance(details.get("reason"), str):
+        job = {**job, "incomplete": details["reason"]}
     error = failure_of_status(response_id, reply.body, job["delivered"])
     if error is not None:
         failed = await end_without_answer(run, job, error)

@@ -66,6 +66,7 @@ class Job(TypedDict, total=False):
         tools: Function tools of whoever asks: a call of one ends the turn, and its output begins the next.
         ended: Whether the turn is over.
         failure: Why it ended without an answer.
+        incomplete: Why its answer is incomplete, as the service calls it.
     """
 
     turn_id: str
@@ -85,6 +86,7 @@ class Job(TypedDict, total=False):
     tools: list[dict[str, Any]]
     ended: bool
     failure: JobFailure | None
+    incomplete: str
 
 
 class SupervisorState(TypedDict):

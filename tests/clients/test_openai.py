@@ -316,12 +316,13 @@ async def test_a_job_that_failed_ends_its_stream(client: Client, question: str) 
     assert heard[-1].response.output_text == "So far"
 
 
-async def test_an_answer_that_is_incomplete(client: Client, question: str) -> None:
-    response = await client.create(
-        model=MODEL, input=directed(question, reply="Half of", final_status="incomplete")
-    )
+@pytest.mark.parametrize("reason", ["max_output_tokens", "content_filter"])
+async def test_an_answer_that_is_incomplete(client: Client, question: str, reason: str) -> None:
+    cut = {"final_status": "incomplete", "incomplete_details": {"reason": reason}}
+    response = await client.create(model=MODEL, input=directed(question, reply="Half of", **cut))
     assert (response.status, response.output_text) == ("incomplete", "Half of")
     assert response.incomplete_details is not None
+    assert response.incomplete_details.reason == reason
 
 
 FAULTS: dict[str, tuple[dict[str, Any], type[openai.APIStatusError], str]] = {

@@ -31,7 +31,7 @@ __all__ = ["start_app", "start_server"]
 
 APP = "agent_server.http.app:create_app"
 PORT = 8000
-DRAIN_S = 2
+DRAIN_S = 1
 """Seconds that open requests get after SIGTERM; a platform that stops a process may wait only five."""
 
 _EPILOG = """\

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent_server.http.asks import Ask, read_ask
@@ -197,6 +197,7 @@ names = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(
     st.one_of(json_values, st.dictionaries(names, st.one_of(json_values, st.lists(any_items, max_size=3))))
 )
@@ -204,6 +205,7 @@ def test_every_body_is_read_or_refused(body: Any) -> None:
     assert read_or_refuse(json.dumps(body).encode())
 
 
+@settings(deadline=None)
 @given(st.binary())
 def test_every_byte_is_read_or_refused(raw: bytes) -> None:
     assert read_or_refuse(raw)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mlflow.types.responses import ResponsesAgentStreamEvent
 
@@ -61,6 +61,7 @@ item_lists = st.lists(st.one_of(wire_items, long_texts.map(message)), max_size=6
 # ---- deltas
 
 
+@settings(deadline=None)
 @given(long_texts)
 @example("x" * (DELTA + SHORTEST_DELTA - 1))
 @example("x" * (DELTA + SHORTEST_DELTA))
@@ -73,6 +74,7 @@ def test_deltas_add_up_to_the_text(text: str) -> None:
     assert all(deltas)
 
 
+@settings(deadline=None)
 @given(long_texts, long_texts)
 def test_deltas_depend_on_the_text_alone(text: str, other: str) -> None:
     first = list(deltas_of(text))
@@ -89,12 +91,14 @@ def test_a_text_costs_few_bytes_on_the_wire(text: str) -> None:
 # ---- numbers and cursors
 
 
+@settings(deadline=None)
 @given(item_lists, st.sampled_from(ENDS))
 def test_numbers_are_consecutive(items: list[Item], status: str) -> None:
     events = all_events(at(items, status))
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
 
 
+@settings(deadline=None)
 @given(item_lists, st.lists(st.integers(0, 6), max_size=4), st.sampled_from(ENDS))
 def test_a_leg_that_grows_has_the_events_of_the_whole(
     items: list[Item], steps: list[int], status: str
@@ -109,6 +113,7 @@ def test_a_leg_that_grows_has_the_events_of_the_whole(
     assert grown == all_events(at(items, status, response_id="resp_remote"))
 
 
+@settings(deadline=None)
 @given(item_lists, st.sampled_from(ENDS), st.integers(0, 6))
 def test_every_cursor_gets_exactly_the_rest(items: list[Item], status: str, seen: int) -> None:
     view = at(items, status)
@@ -145,6 +150,7 @@ def test_a_pause_that_is_answered_in_part_is_not_the_end_of_the_sequence() -> No
 
 
 @pytest.mark.filterwarnings("ignore:Invalid status. cancelled")
+@settings(deadline=None)
 @given(item_lists, st.sampled_from(ENDS), st.booleans())
 def test_every_event_passes_the_schema_and_json(items: list[Item], status: str, open_: bool) -> None:
     odd = [{"id": "a", "arguments": {"x": float("nan"), "y": "half \ud83d", "z": 10**30}}]
@@ -160,6 +166,7 @@ def test_every_event_passes_the_schema_and_json(items: list[Item], status: str, 
     json.dumps(response_of(view), ensure_ascii=False, allow_nan=False).encode()
 
 
+@settings(deadline=None)
 @given(st.text(min_size=3), st.sampled_from(ENDS))
 def test_the_text_is_in_deltas_item_and_end_alone(text: str, status: str) -> None:
     item = message(f"<{text}>" * 300)
@@ -180,6 +187,7 @@ def _strings(value: Any) -> list[str]:
     return [text for each in inner for text in _strings(each)]
 
 
+@settings(deadline=None)
 @given(item_lists)
 def test_clients_can_index_what_deltas_are_about(items: list[Item]) -> None:
     """OpenAI's stream helper looks up the item and its part when a delta comes."""

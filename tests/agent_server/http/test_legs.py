@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import BaseMessage, ToolMessage
 
@@ -71,11 +71,13 @@ class Effects:
 # ---- ids
 
 
+@settings(deadline=None)
 @given(st.from_regex(r"[0-9a-f]{1,32}", fullmatch=True), st.integers(0, 9999))
 def test_an_id_names_a_turn_and_a_leg(turn: str, index: int) -> None:
     assert parse_leg_id(leg_id(turn, index)) == (turn, index)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_whatever_is_asked_for_is_an_id_or_none(text: str) -> None:
     for id in (text, f"resp_{text}", f"resp_{text}_0", f"resp_t_{text}"):
@@ -190,12 +192,19 @@ def test_decisions_and_other_turns_are_no_part_of_a_leg() -> None:
     assert [id for id, _ in found] == ["r0:0", "r0:1", "r0:output:c0"]
 
 
+def test_what_functions_gave_back_comes_after_what_the_job_delivered() -> None:
+    messages, rounds = turn_of(2), {0: "r0", 1: "r1"}
+    found = [[id for id, _ in items_between(messages, rounds, at, at + 1)] for at in range(5)]
+    assert found == [["r0:0", "r0:1"], ["r0:output:c0"], ["r1:0", "r1:1"], ["r1:output:c1"], []]
+
+
 def test_ids_that_begin_alike_are_told_apart() -> None:
     messages = [message(said("One"), "r1:0"), message(said("Ten"), "r10:0")]
     assert [id for id, _ in items_between(messages, {0: "r1"}, 0, None)] == ["r1:0"]
     assert [id for id, _ in items_between(messages, {0: "r10"}, 0, None)] == ["r10:0"]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 5), st.sets(st.integers(0, 11)))
 def test_every_item_is_of_one_leg(rounds: int, positions: set[int]) -> None:
     messages, ids = turn_of(rounds), {round_: f"r{round_}" for round_ in range(rounds)}

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import BaseMessage
 
@@ -428,6 +428,7 @@ def conversations(draw: st.DrawFn) -> None:
         thread.reply(said(f"Answer {next(number)}"))
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_clients_that_send_everything_and_clients_that_send_what_is_new_ask_the_same(
     data: st.DataObject,
@@ -435,6 +436,7 @@ def test_clients_that_send_everything_and_clients_that_send_what_is_new_ask_the_
     data.draw(conversations())
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_a_request_that_is_sent_again_begins_nothing(data: st.DataObject) -> None:
     thread = Thread()

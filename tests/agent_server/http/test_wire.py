@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow.types.responses_helpers import OutputItem
 from pydantic import ValidationError
@@ -122,6 +122,7 @@ def test_types_that_clients_do_not_know_are_shown_as_reasoning(item: Item, said:
 # ---- any item at all
 
 
+@settings(deadline=None)
 @given(any_items, st.sets(st.sampled_from(["a", "b", "call_x", ""])))
 def test_any_item_becomes_one_that_the_schema_takes(given_item: Any, shown: set[str]) -> None:
     item = as_item(given_item)
@@ -157,6 +158,7 @@ contents = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(
     st.one_of(
         contents.map(lambda content: {"type": "message", "role": "assistant", "content": content}),
@@ -214,6 +216,7 @@ def test_nothing_that_an_item_says_is_dropped(item: Item) -> None:
             assert leaf in made
 
 
+@settings(deadline=None)
 @given(st.lists(texts, max_size=4))
 def test_the_parts_of_a_message_become_one_text(parts: list[str]) -> None:
     item = {**MESSAGE, "content": [{"type": "output_text", "text": part} for part in parts]}
@@ -228,6 +231,7 @@ def test_citations_move_with_the_text_that_they_are_about() -> None:
     assert text_of(made)[found["start_index"] : found["end_index"]] == "Se"
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(st.sampled_from(["url", "title", "file_id", "index", "start_index", "x"]), json_values)
 )

@@ -25,8 +25,8 @@ def main() -> int:
         began = time.monotonic()
         rows += importlib.import_module(f"benchmarks.{name}").rows()
         sys.stderr.write(f"{name}: {time.monotonic() - began:.0f} s\n")
+        write(rows, "-".join(names) or "all")
     show(rows)
-    write(rows, "-".join(names) or "all")
     return 0 if all(row.passed for row in rows) else 1
 
 

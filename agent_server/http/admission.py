@@ -110,7 +110,8 @@ class Admission:
         if turn is None:
             raise Fault(409, "turn_ended", "The thread was deleted at this moment. Send the request again.")
         leg = await self.leg(turn, caller)
-        self._drives.start(turn, caller.identity, entry)
+        own = {message.id for message in given["messages"]}
+        self._drives.start(turn, caller.identity, entry, opens=own.issuperset(turn.message_ids))
         return leg
 
     async def _answer(self, look: Look, decisions: list[Item], more: list[Any], caller: Caller) -> Leg:

@@ -29,6 +29,8 @@ __all__ = ["Drive", "Drives", "Watch", "Watcher"]
 logger = logging.getLogger(__name__)
 
 MOST_PASSES = 100
+STORED_TRIES = 40
+STORED_EVERY_S = 0.05
 MOST_TRACE_IDS = 10_000
 
 
@@ -134,13 +136,14 @@ class Drives:
             return id
         return self._trace_ids.get(turn_id)
 
-    def start(self, turn: Turn, identity: str | None, given: Any = None) -> Drive:
+    def start(self, turn: Turn, identity: str | None, given: Any = None, *, opens: bool = False) -> Drive:
         """Drive a turn, unless it is driven here already.
 
         Args:
             turn: The turn.
             identity: Name of the identity to act as.
             given: What the graph is given; ``None`` goes on with the thread.
+            opens: Whether the turn was opened with what is given, so that nobody else has put it into the state.
         """
         if (known := self.get(turn.turn_id)) is not None:
             known.poked = True
@@ -150,7 +153,7 @@ class Drives:
             drive.error = ConnectionAbortedError("The server is shutting down.")
         self._drives[turn.turn_id] = drive
         # In a context of its own: what a request's context holds ends with the request.
-        work = self._nothing() if self._closing else self._run(drive, identity, given)
+        work = self._nothing() if self._closing else self._run(drive, identity, given, opens)
         drive._task = asyncio.create_task(work, name=f"drive {turn.turn_id}", context=Context())
         drive._task.add_done_callback(lambda _: self._over(drive))
         return drive
@@ -176,9 +179,11 @@ class Drives:
     async def _nothing(self) -> None:
         return None
 
-    async def _run(self, drive: Drive, identity: str | None, given: Any) -> None:
+    async def _run(self, drive: Drive, identity: str | None, given: Any, opens: bool) -> None:
         watch = self._begin_watch(drive, given)
         try:
+            if not opens and await self._is_stored(drive.turn):
+                given = None
             await self._passes(drive, identity, given, watch)
         except asyncio.CancelledError:
             drive.error = ConnectionAbortedError("The server is shutting down.")
@@ -192,6 +197,17 @@ class Drives:
                 self._remember(drive.turn.turn_id, _trace_id(watch))
                 with contextlib.suppress(Exception):
                     watch.end(drive.error)
+
+    async def _is_stored(self, turn: Turn) -> bool:
+        """Wait until whoever opened a turn has put its question into the state, unless that takes too long.
+
+        Put there twice at once, what it takes the place of would be taken out twice, which LangGraph refuses.
+        """
+        for _ in range(STORED_TRIES):
+            if (await self._threads.look_at_turn(turn)).job is not None:
+                return True
+            await asyncio.sleep(STORED_EVERY_S)
+        return False
 
     async def _passes(self, drive: Drive, identity: str | None, given: Any, watch: Watch | None) -> None:
         """Run the graph until the turn ends, or waits for somebody who has not answered."""

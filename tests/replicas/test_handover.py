@@ -87,3 +87,14 @@ def test_a_job_that_another_server_drives_can_be_cancelled_through_any(
     answer = wire(replicas[1]).cancel(first.id)
     assert (answer.status_code, answer.json()["status"]) == (200, "cancelled"), answer.text
     assert wire(replicas[0]).finished(first.id)["status"] == "cancelled"
+
+
+def test_an_id_is_known_everywhere_as_soon_as_it_is_told(
+    replicas: list[ServerProcess], service: LocalSupervisor, wire: NewWire
+) -> None:
+    a, b = wire(replicas[0]), wire(replicas[1])
+    for _ in range(5):
+        name = f"At once {new_thread()}"
+        told = a.stream({"input": question(name, reply="Here.")}, until=lambda event: True)
+        assert text_of(b.follow(told.id).response) == "Here."
+        assert service.submissions(name)["count"] == 1

@@ -16,6 +16,7 @@ from tests.replicas.wire import Wire, new_thread, question, text_of, user
 from tests.server_process import ServerProcess
 
 TIMES = 5
+ROUNDS = 5
 Body = dict[str, Any]
 
 
@@ -142,6 +143,28 @@ def test_another_question_while_one_runs_is_refused_as_busy(
     assert int(refused.headers["retry-after"]) > 0
     assert wire(replicas[2]).finished(running["id"])["status"] == "completed"
     assert service.submissions(f"Other {thread}")["count"] == 0
+
+
+@pytest.mark.parametrize("change", ["edited", "regenerated"])
+def test_a_changed_conversation_five_times_at_once_is_one_job(
+    change: str, replicas: list[ServerProcess], service: LocalSupervisor, wire: NewWire
+) -> None:
+    clients = [wire(replicas[number % 3]) for number in range(TIMES)]
+    for _ in range(ROUNDS):
+        thread = new_thread()
+        first, second, edited = (f"{word} {thread}" for word in ("first", "second", "edited"))
+        said = [user(question(first, reply="One."))]
+        context = {"context": {"conversation_id": thread}}
+        clients[0].ask({"input": said, **context})
+        said += [{"role": "assistant", "content": "One."}]
+        clients[1].ask({"input": [*said, user(question(second, reply="Two."))], **context})
+        asked = {"edited": edited, "regenerated": second}[change]
+        body = {"input": [*said, user(question(asked, reply="Three.", duration_s=1))], **context}
+        found = at_once([partial(client.ask, body) for client in clients])
+        if change == "edited":
+            assert {text_of(response) for response in found} == {"Three."}
+        assert len({response["id"] for response in found}) == 1
+        assert service.submissions(asked)["count"] == (1 if change == "edited" else 2)
 
 
 def _asked(client: Wire, body: Body, stream: bool) -> Body:

@@ -48,6 +48,7 @@ from typing_extensions import TypedDict
 
 from databricks_supervisor import ConfigurationError, DeduplicatingSaver, MemoryLedger, SqlLedger
 from databricks_supervisor.errors import LedgerError
+from databricks_supervisor.ledger import contents as stored
 from databricks_supervisor.ledgers import Ledgers
 from databricks_supervisor.references import MARKER
 from tests.library.scene import CONFIG, scene
@@ -435,6 +436,55 @@ async def test_delta_channels_work_as_without_it(place: Place) -> None:
         await graph.ainvoke({"messages": messages}, CONFIG)
         assert place.kept() == 10
         assert (await graph.aget_state(CONFIG)).values["messages"] == messages * 2
+
+
+async def test_a_thread_that_turns_to_delta_channels_keeps_what_it_had(place: Place) -> None:
+    messages = conversation()
+    async with place.opened() as saver:
+        await graph_of(saver, lambda state: {}).ainvoke({"messages": messages}, CONFIG)
+        graph = graph_of(saver, lambda state: {"messages": messages[:2]}, state=Deltas)
+        await graph.ainvoke({"messages": messages[:1]}, CONFIG)
+        assert (await graph.aget_state(CONFIG)).values["messages"] == [*messages, messages[0], *messages[:2]]
+
+
+async def test_an_allowlist_reaches_the_wrapped_checkpointer(file: Place) -> None:
+    strict = JsonPlusSerializer(allowed_msgpack_modules=[("some", "Type")])
+    async with file.opened(serde=strict) as saver:
+        clone = saver.with_allowlist([("another", "Type")])
+        assert isinstance(clone, DeduplicatingSaver)
+        assert clone is not saver
+        assert clone.inner is not saver.inner
+        assert clone.serde is clone.inner.serde is not saver.serde
+        await put(clone, checkpoint_of(messages := conversation()))
+        assert await read(saver) == messages
+
+
+# ---- memory
+
+
+async def test_what_was_just_used_is_read_without_the_database(file: Place) -> None:
+    async with file.opened() as saver:
+        await put(saver, checkpoint_of(messages := conversation(70)))
+        with sqlite3.connect(file.address) as connection:
+            connection.execute("DELETE FROM supervisor_contents")
+        assert await read(saver) == messages
+
+
+async def test_memory_is_bounded_and_what_is_forgotten_is_read_again(
+    file: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored, "_REMEMBERED", 20_000)
+    async with file.opened() as saver:
+        threads: dict[str, list[BaseMessage]] = {f"t{number}": conversation(30) for number in range(6)}
+        for thread, messages in threads.items():
+            await put(
+                saver, checkpoint_of(messages), {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
+            )
+        assert saver._store.recall("t0", [], [b"unknown"]) is None
+        recent = saver._store._recent
+        assert len(recent._young) + len(recent._old) <= 2 * 60
+        for thread, messages in threads.items():
+            assert await read(saver, {"configurable": {"thread_id": thread}}) == messages
 
 
 # ---- more than one

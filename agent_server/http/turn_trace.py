@@ -7,7 +7,6 @@ MLflow's own threads write it to the tracking server.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from urllib.parse import unquote
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.messages import BaseMessage, HumanMessage, RemoveMessage, ToolMessage
+from langchain_core.messages import BaseMessage, ToolMessage
 from langgraph.errors import GraphBubbleUp
 from mlflow.entities.span import NO_OP_SPAN_TRACE_ID
 
@@ -25,6 +24,7 @@ from databricks_supervisor.items import Item, items_from_message
 from databricks_supervisor.ledger import Turn
 
 from .callers import Caller
+from .told import items_of_kind, messages_in, node_of, parts_of, plain, progress_of, question_in
 
 if TYPE_CHECKING:
     from mlflow.entities import LiveSpan
@@ -35,7 +35,6 @@ TURN_TAG = "supervisor.turn_id"
 """Tag of every trace of a turn; attribute of its root."""
 RESPONSE_ID = "supervisor.response_id"
 """Attribute: the job's id at the service."""
-NODES = frozenset({"submit", "poll", "approve", "call_tools"})
 _USAGE = ("input_tokens", "output_tokens", "total_tokens")
 
 
@@ -88,7 +87,7 @@ class TurnTrace(BaseCallbackHandler):
         self._ready = ready
         self._begun = False
         self._late: list[_Open] = []
-        self._root = _Open("supervisor", "AGENT", inputs=_question(_messages(given)))
+        self._root = _Open("supervisor", "AGENT", inputs=question_in(messages_in(given)))
         self._runs: dict[UUID, _Open] = {}
         self._polls: _Open | None = None
         self._approval: _Open | None = None
@@ -135,13 +134,13 @@ class TurnTrace(BaseCallbackHandler):
         **kwargs: Any,
     ) -> None:
         """A node of the graph begins (LangChain's callback)."""
-        node = _node(metadata, kwargs.get("name"))
+        node = node_of(metadata, kwargs.get("name"))
         if node is None or parent_run_id in self._runs or not isinstance(inputs, Mapping):
             return
         self._begun = True
         job, messages = inputs.get("job") or {}, inputs.get("messages") or []
         if self._root.inputs is None:
-            self._root.inputs = _question(messages)
+            self._root.inputs = question_in(messages)
         if node != "poll":
             self._end_polls(None)
         step = self._runs[run_id] = _Open(node)
@@ -150,9 +149,9 @@ class TurnTrace(BaseCallbackHandler):
             self._activate(step)
         elif node == "poll" and self._polls is None:
             self._polls = _Open("poll", inputs={"response_id": job.get("response_id")})
-            self._polls.attributes = {RESPONSE_ID: job.get("response_id")} | _progress(job)
+            self._polls.attributes = {RESPONSE_ID: job.get("response_id")} | progress_of(job)
         elif node == "approve" and self._approval is None:
-            asked = _items(messages, f"{job.get('response_id')}:", "mcp_approval_request")
+            asked = items_of_kind(messages, f"{job.get('response_id')}:", "mcp_approval_request")
             self._approval = _Open("approve", inputs={"requests": asked})
             self._approval.attributes = {RESPONSE_ID: job.get("response_id")}
 
@@ -163,9 +162,9 @@ class TurnTrace(BaseCallbackHandler):
         step = self._runs.pop(run_id, None)
         if step is None:
             return
-        updates = [part for part in _parts(outputs) if isinstance(part, Mapping)]
+        updates = [part for part in parts_of(outputs) if isinstance(part, Mapping)]
         job: Mapping[str, Any] = next((part["job"] for part in updates if part.get("job")), {})
-        messages = [message for part in updates for message in _messages(part)]
+        messages = [message for part in updates for message in messages_in(part)]
         self.ended = self.ended or bool(job.get("ended"))
         if step.name == "submit":
             self._submitted(step, job)
@@ -208,7 +207,7 @@ class TurnTrace(BaseCallbackHandler):
         if (metadata or {}).get("langgraph_node") != "call_tools":
             return  # What a function of ours does inside is its own affair.
         name = str(kwargs.get("name") or (serialized or {}).get("name") or "function")
-        call = self._runs[run_id] = _Open(name, "TOOL", inputs=_plain(inputs or {}))
+        call = self._runs[run_id] = _Open(name, "TOOL", inputs=plain(inputs or {}))
         if call_id := kwargs.get("tool_call_id"):
             call.attributes["supervisor.call_id"] = str(call_id)
         self._activate(call)
@@ -219,7 +218,7 @@ class TurnTrace(BaseCallbackHandler):
         """A function of ours has returned (LangChain's callback)."""
         if (call := self._runs.pop(run_id, None)) is not None:
             shown = output.content if isinstance(output, ToolMessage) else output
-            self._end(call, {"output": _plain(shown)}, None)
+            self._end(call, {"output": plain(shown)}, None)
 
     def on_tool_error(
         self, error: BaseException, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
@@ -240,7 +239,7 @@ class TurnTrace(BaseCallbackHandler):
         if self._polls is None or not job:
             return
         usage, failure = job.get("usage") or {}, job.get("failure")
-        self._polls.attributes |= _progress(job)
+        self._polls.attributes |= progress_of(job)
         self._root.attributes |= {
             RESPONSE_ID: job.get("response_id"),
             "supervisor.status": job.get("status"),
@@ -324,65 +323,3 @@ class TurnTrace(BaseCallbackHandler):
                     step.name, step.kind, root, inputs=step.inputs, start_time_ns=step.since
                 )
         return step.span
-
-
-def _node(metadata: Mapping[str, Any] | None, name: Any) -> str | None:
-    """The node of the supervisor's graph itself that a run is; ``None`` for what runs inside of one."""
-    metadata = metadata or {}
-    node = metadata.get("langgraph_node")
-    if node not in NODES or name != node or "|" in str(metadata.get("langgraph_checkpoint_ns", "")):
-        return None
-    return str(node)
-
-
-def _messages(given: Any) -> list[BaseMessage]:
-    messages = given.get("messages") if isinstance(given, Mapping) else None
-    listed = messages if isinstance(messages, list) else [messages]
-    return [m for m in listed if isinstance(m, BaseMessage) and not isinstance(m, RemoveMessage)]
-
-
-def _question(messages: Sequence[BaseMessage]) -> Any:
-    """The question that messages end with, as a request; ``None`` if there is none."""
-    asked: list[BaseMessage] = []
-    for message in reversed(messages):
-        if not isinstance(message, HumanMessage) and asked:
-            break
-        if isinstance(message, HumanMessage | ToolMessage):
-            asked.append(message)
-    items = [item for message in reversed(asked) for item in items_from_message(message)]
-    return {"input": items} if items else None
-
-
-def _items(messages: Sequence[BaseMessage], prefix: str, kind: str) -> list[Item]:
-    return [
-        item
-        for message in messages
-        if (message.id or "").startswith(prefix)
-        for item in items_from_message(message)
-        if item.get("type") == kind
-    ]
-
-
-def _progress(job: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "supervisor.polls": job.get("polls"),
-        "supervisor.status": job.get("status"),
-        "supervisor.items": job.get("delivered"),
-    }
-
-
-def _parts(outputs: Any) -> Sequence[Any]:
-    return outputs if isinstance(outputs, list) else [outputs]
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON; of what is not JSON only its type, since nobody knows what its text would tell."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    try:
-        json.dumps(value)
-    except (TypeError, ValueError):
-        return f"<{type(value).__name__}>"
-    return value

@@ -18,16 +18,17 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from .errors import (
-    AuthenticationError,
-    PermissionDeniedError,
-    RequestRejectedError,
-    ServiceError,
-    ServiceRetiredError,
-    ServiceUnavailableError,
-    scrub,
+from .errors import AuthenticationError
+from .outcomes import (
+    NotAccepted,
+    OutcomeUnknown,
+    Transient,
+    describe,
+    sort_create,
+    sort_retrieve,
+    unsent,
 )
-from .refusals import Refusal, explain, is_unsent, read_refusal, scrub_answer
+from .refusals import Refusal, is_unsent, read_refusal, scrub_answer
 from .schedule import RateBudget
 from .transport import MOST_THROUGH_SDK, PollTransport
 
@@ -69,47 +70,6 @@ class Reply:
     def without_content(self) -> Reply:
         """What the next poll needs of it: parsed, 50 KB are 200 KB, and a process waits for thousands of jobs."""
         return replace(self, output=None, body={})
-
-
-class NotAccepted(Exception):
-    """The POST certainly created nothing.
-
-    Attributes:
-        error: What to tell the caller.
-        again: Whether the same POST may work in a moment (429, connection refused).
-        retry_after_s: What the service asked to wait, in seconds.
-        stale_credentials: Whether fresh credentials may help (401).
-    """
-
-    def __init__(
-        self,
-        error: ServiceError,
-        *,
-        again: bool = False,
-        retry_after_s: float | None = None,
-        stale_credentials: bool = False,
-    ) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.again = again
-        self.retry_after_s = retry_after_s
-        self.stale_credentials = stale_credentials
-
-
-class OutcomeUnknown(Exception):
-    """The POST was sent, and nothing that came back says what became of it."""
-
-
-class Transient(Exception):
-    """A read failed in a way that may pass.
-
-    Attributes:
-        retry_after_s: What the service asked to wait, in seconds.
-    """
-
-    def __init__(self, reason: str, retry_after_s: float | None = None) -> None:
-        super().__init__(reason)
-        self.retry_after_s = retry_after_s
 
 
 class SupervisorClient:
@@ -154,13 +114,13 @@ class SupervisorClient:
         try:
             reply = _read(await self._exchange("POST", "/responses", timeout_s, body, sent))
         except _HttpFailure as failure:
-            raise _sort_create(failure.refusal) from None
+            raise sort_create(failure.refusal) from None
         except _Unreadable as error:
             raise OutcomeUnknown(str(error)) from None
         except Exception as error:
             if is_unsent(error):
-                raise _unsent(error, self._host) from None
-            raise OutcomeUnknown(_describe(error)) from None
+                raise unsent(error, self._host) from None
+            raise OutcomeUnknown(describe(error)) from None
         return reply
 
     async def retrieve(self, response_id: str, *, timeout_s: float, last: Reply | None = None) -> Reply:
@@ -178,13 +138,13 @@ class SupervisorClient:
         try:
             return _read(await self._poll(f"/responses/{quote(response_id, safe='')}", timeout_s), last)
         except _HttpFailure as failure:
-            raise _sort_retrieve(failure.refusal) from None
+            raise sort_retrieve(failure.refusal) from None
         except _Unreadable as error:
             raise Transient(str(error)) from None
         except Exception as error:
-            if isinstance(unsent := _unsent(error, self._host).error, AuthenticationError):
-                raise unsent from None
-            raise Transient(_describe(error)) from None
+            if isinstance(refused := unsent(error, self._host).error, AuthenticationError):
+                raise refused from None
+            raise Transient(describe(error)) from None
 
     async def cancel(self, response_id: str, *, timeout_s: float) -> bool:
         """Ask the service to cancel a job.
@@ -285,79 +245,3 @@ def _read(answer: Any, last: Reply | None = None) -> Reply:
         body=body,
         digest=digest,
     )
-
-
-def _sort_create(refusal: Refusal) -> NotAccepted | OutcomeUnknown:
-    code = refusal.status_code
-    if code == 429:
-        error = ServiceUnavailableError(
-            f"The service is overloaded (429): {refusal.text} Nothing was submitted. "
-            "Send the message again in a moment.",
-            status_code=code,
-        )
-        return NotAccepted(error, again=True, retry_after_s=refusal.retry_after_s)
-    if code in (408, 409) or (code >= 500 and code != 501):
-        return OutcomeUnknown(f"the service answered {code}: {refusal.text}")
-    return NotAccepted(_final(refusal, "Nothing was submitted."), stale_credentials=code == 401)
-
-
-def _sort_retrieve(refusal: Refusal) -> Transient | ServiceError:
-    code = refusal.status_code
-    if code in (408, 409, 425, 429) or (code >= 500 and code != 501):
-        return Transient(f"the service answered {code}: {refusal.text}", refusal.retry_after_s)
-    return _final(refusal, "The job was not touched and the thread still knows it.")
-
-
-def _final(refusal: Refusal, kept: str) -> ServiceError:
-    code = refusal.status_code
-    if code == 401:
-        return AuthenticationError(
-            f"The service does not accept the credentials (401): {refusal.text} {kept} "
-            "Check the token or log in again, then resume the thread.",
-            status_code=code,
-        )
-    if code == 403:
-        return PermissionDeniedError(
-            f"The service refuses access (403): {refusal.text} {kept} "
-            "Ask for the permission it names, then resume the thread.",
-            status_code=code,
-        )
-    if code in (410, 501):
-        return ServiceRetiredError(
-            f"This endpoint is retired ({code}): {refusal.text} {kept} Any service that speaks background "
-            "Responses can take its place: an agent on Databricks Apps, OpenAI, or a server of your own "
-            "(give create_supervisor_graph another client_factory).",
-            status_code=code,
-        )
-    return RequestRejectedError(
-        f"The service refused the request ({code}): {refusal.text} {kept}{explain(refusal.text)}",
-        status_code=code,
-    )
-
-
-def _unsent(error: Exception, host: str) -> NotAccepted:
-    if not is_unsent(error):
-        return NotAccepted(ServiceUnavailableError(_describe(error)))
-    if is_unsent(error) == "credentials":
-        return NotAccepted(
-            AuthenticationError(
-                f"No credentials could be obtained: {_describe(error)}. Nothing was submitted. "
-                "Log in again or check the token, then send the message again."
-            ),
-            stale_credentials=True,
-        )
-    return NotAccepted(
-        ServiceUnavailableError(
-            f"Cannot reach {scrub(host)}: {_describe(error)}. Nothing was submitted. "
-            "Check the address and the network, then send the message again."
-        ),
-        again="CERTIFICATE_VERIFY_FAILED" not in str(error.__cause__),
-    )
-
-
-def _describe(error: BaseException) -> str:
-    cause = error.__cause__ or error
-    text = " ".join(scrub(str(cause)).split())
-    if text.startswith("Illegal header"):  # The text goes on with the header, which may be the token's.
-        text = "a header cannot be sent (is there a line break in the token?)"
-    return f"{type(cause).__name__}: {text}" if text else type(cause).__name__

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import threading
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
@@ -133,6 +134,6 @@ def _import() -> None:
 
 def _exit_in_time() -> None:
     """End the process even if a request to the service is still under way: what it submits is asked about later."""
-    timer = threading.Timer(EXIT_WITHIN_S, os._exit, (0,))
+    timer = threading.Timer(EXIT_WITHIN_S, os._exit, (128 + signal.SIGTERM,))
     timer.daemon = True
     timer.start()

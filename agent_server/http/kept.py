@@ -60,7 +60,11 @@ class Kept:
         """How often each id was decided on, from a message on; what waits for an answer is not."""
         found = Counter(id for index, id in self._decided if index >= since)
         if not since:
-            turn = {effect.key.id for effect in self.look.effects if effect.key.kind == "decision"}
+            turn = {  # One that is being recorded at this moment is not: recording says which stands.
+                effect.key.id
+                for effect in self.look.effects
+                if effect.key.kind == "decision" and "approve" in (effect.outcome or {})
+            }
             found.update(id for id in turn if id not in found)
         return found
 

@@ -139,8 +139,9 @@ class SupervisorServer(AgentServer):
         there = view.final and not await request.is_disconnected()
         written = BackgroundTask(front.delivered, leg, view) if there else None
         if refused is not None:
-            body = {"error": {**(view.error or {}), "type": "server_error"}}
-            return JSONResponse(body, refused, background=written)
+            error = view.error or {"code": view.status, "message": f"The job was {view.status}."}
+            fault = Fault(refused, error["code"], error["message"])
+            return JSONResponse(fault.body, refused, background=written)
         body = response_of(view)
         if trace_id is not None:
             body["metadata"] = {**body["metadata"], "trace_id": trace_id}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,14 +75,15 @@ class Views:
             raise Fault(404, "response_not_found", f"No response {leg.id}.")
         start = pauses[index - 1].position if index else 0
         end = pauses[index].position if index < len(pauses) else None
-        shown = _shown(look)
-        items = [
-            wire_item(item, id, shown) for id, item in items_between(look.messages, look.rounds, start, end)
-        ]
+        delivered = items_between(look.messages, look.rounds, start, end)
+        shown = _shown(delivered, look)
+        items = [wire_item(item, id, shown) for id, item in delivered]
         created_at = pauses[index - 1].answered_at if index else turn.opened_at
         if end is not None:
             items += [wire_item(item, item["id"], shown) for item in pauses[index].asked]
-            return self._view(leg, created_at, "completed", items=items)
+            jobs = [job for round_, job in sorted(look.rounds.items()) if 2 * round_ < end]
+            response_id = jobs[-1] if jobs else None
+            return self._view(leg, created_at, "completed", items=items, response_id=response_id)
         pending = look.pending
         if pending:
             await self._make_findable(look, [id for id, _ in pending])
@@ -160,15 +161,19 @@ class Views:
             self._findable.add(known)
 
 
-def _shown(look: TurnLook) -> set[str]:
-    """Ids of the calls and requests that a client of the thread has seen."""
-    shown: set[str] = set()
-    for message in look.messages:
-        for item in items_from_message(message):
-            key = {"function_call": "call_id", "mcp_approval_request": "id"}.get(str(item.get("type")))
-            if key and isinstance(item.get(key), str):
-                shown.add(item[key])
-    return shown
+def _shown(delivered: Sequence[tuple[str, Item]], look: TurnLook) -> set[str]:
+    """Ids of the calls and requests that a client has seen, as far as outputs in the leg refer to them."""
+    outputs = {item.get("call_id") for _, item in delivered if item.get("type") == "function_call_output"}
+    shown = _calls(item for _, item in delivered)
+    if outputs <= shown:  # Almost always, and the thread may be long.
+        return shown
+    return shown | _calls(item for message in look.messages for item in items_from_message(message))
+
+
+def _calls(items: Iterable[Item]) -> set[str]:
+    keys = {"function_call": "call_id", "mcp_approval_request": "id"}
+    found = (item.get(keys[kind]) for item in items if (kind := str(item.get("type"))) in keys)
+    return {id for id in found if isinstance(id, str)}
 
 
 def _request(id: str, question: Question) -> Item | None:

@@ -16,6 +16,7 @@ from typing_extensions import TypedDict
 
 from .errors import InvalidAnswerError
 from .items import Item
+from .items.originals import portable
 from .state import Decision
 
 __all__ = ["Question", "SupervisorInterrupt", "answer_schema", "approval_question", "ask", "read_answer"]
@@ -80,7 +81,7 @@ class Question:
 def approval_question(item: Item) -> Question:
     """The question behind an ``mcp_approval_request`` item (CONTRACT: MCP approvals)."""
     name, label = str(item.get("name") or "a tool"), str(item.get("server_label") or "")
-    args = _parsed(item.get("arguments"))
+    args: dict[str, Any] = portable(_parsed(item.get("arguments")))  # They have to survive a checkpoint.
     where = f" on {label}" if label else ""
     listed = "\n".join(f"  {key}: {_shown(value)}" for key, value in args.items()) or "  (no arguments)"
     return Question(

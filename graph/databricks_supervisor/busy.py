@@ -41,7 +41,7 @@ async def make_way(
         ThreadBusyError: The new message has to wait.
     """
     turn, policy = busy.turn, run.settings.on_busy
-    if not nested and not snapshot.has(turn.turn_id) and await _is_gone(run, turn):
+    if not nested and await _is_gone(run, turn, in_state=snapshot.has(turn.turn_id)):
         await run.ledger.end_turn(turn.turn_id)
         logger.warning("event=turn_gone thread=%s turn=%s", run.thread, turn.turn_id)
         return []
@@ -83,12 +83,16 @@ async def _acts(run: Run, turn: Turn) -> bool:
     return False
 
 
-async def _is_gone(run: Run, turn: Turn) -> bool:
-    """Whether a turn that the state lacks is nobody's any more: its run died before it wrote a checkpoint.
+async def _is_gone(run: Run, turn: Turn, *, in_state: bool) -> bool:
+    """Whether a turn is nobody's any more, so that it does not stand in the way of another question.
 
-    Only its own question could go on with it, and the ledger does not have that.
+    One that the state lacks: its run died before it wrote a checkpoint; only its own question could go on with
+    it, and the ledger does not have that. One that the state has: nothing was ever submitted for it, as the
+    service refused to (403), and nobody has tried for a while. Whoever tries later finds it ended.
     """
     effects = await run.ledger.effects(turn.turn_id)
+    if in_state and effects:
+        return False
     latest = max([turn.opened_at, *(effect.claimed_at for effect in effects)])
     return run.time.now() - latest > LONGEST_START_S and not await _acts(run, turn)
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from .context import SupervisorContext
 from .errors import ConfigurationError, InvalidAnswerError, InvalidInputError, NothingToResumeError
+from .items.originals import is_portable
 from .settings import Settings
 from .snapshot import Snapshot
 from .tools import read_tools
@@ -82,6 +83,11 @@ def tools_of(input: Mapping[str, Any], settings: Settings) -> list[dict[str, Any
         raise InvalidInputError(
             'tools of a caller are function schemas: [{"type": "function", "name": "…", "parameters": {…}}]. '
             "Nothing was submitted."
+        )
+    if not is_portable(given):
+        raise InvalidInputError(
+            "tools hold what no checkpoint can keep: a number beyond 64 bits or that is none, half a character, "
+            "or a hundred levels. Nothing was submitted."
         )
     try:
         read_tools([*settings.tools, *given])

@@ -6,12 +6,14 @@ import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 
 import pytest
 
 from tests.local_supervisor_process import LocalSupervisor
 from tests.postgres import PostgresServer
 from tests.replicas.rows import Database
+from tests.replicas.together import at_once
 from tests.replicas.wire import Wire
 from tests.server_process import ServerProcess
 
@@ -62,7 +64,15 @@ def replicas(
             servers.append(server)
         for server in servers:
             server.wait_healthy()
+        at_once([partial(_warm, server) for server in servers])
         yield servers
+
+
+def _warm(server: ServerProcess) -> None:
+    """Ask something: what is heavy is loaded before the first answer."""
+    client = Wire(server.url)
+    client.ask({"input": "Warm up."})
+    client.close()
 
 
 @pytest.fixture

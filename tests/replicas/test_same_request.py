@@ -16,7 +16,7 @@ from tests.replicas.wire import Wire, new_thread, question, text_of, user
 from tests.server_process import ServerProcess
 
 TIMES = 5
-ROUNDS = 5
+ROUNDS = 2
 Body = dict[str, Any]
 
 
@@ -27,7 +27,9 @@ def test_the_same_request_five_times_at_once_is_one_job(
 ) -> None:
     thread = new_thread()
     asked = f"At once {thread}"
-    body = {"input": [user(question(asked, reply="Once."))], "context": {"conversation_id": thread}}
+    # Long enough for all of them to arrive before anybody was told its end: after that it is asked once more.
+    text = question(asked, reply="Once.", duration_s=2)
+    body = {"input": [user(text)], "context": {"conversation_id": thread}}
     clients = [wire(replicas[number % spread]) for number in range(TIMES)]
     found = at_once([partial(_asked, client, body, stream) for client in clients])
     assert {text_of(response) for response in found} == {"Once."}
@@ -159,7 +161,7 @@ def test_a_changed_conversation_five_times_at_once_is_one_job(
         said += [{"role": "assistant", "content": "One."}]
         clients[1].ask({"input": [*said, user(question(second, reply="Two."))], **context})
         asked = {"edited": edited, "regenerated": second}[change]
-        body = {"input": [*said, user(question(asked, reply="Three.", duration_s=1))], **context}
+        body = {"input": [*said, user(question(asked, reply="Three.", duration_s=2))], **context}
         found = at_once([partial(client.ask, body) for client in clients])
         if change == "edited":
             assert {text_of(response) for response in found} == {"Three."}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,9 +15,10 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command
 
+from databricks_supervisor import Time
 from databricks_supervisor.compiled import CompiledSupervisorGraph
 from databricks_supervisor.decisions import REPLACED, record_decision
-from databricks_supervisor.errors import ThreadBusyError, TurnEndedError
+from databricks_supervisor.errors import PermissionDeniedError, ThreadBusyError, TurnEndedError
 from databricks_supervisor.ledger import NewTurn
 from databricks_supervisor.state import Decision
 from tests.library.scripted_agent import (
@@ -128,6 +130,32 @@ async def test_waiting_for_a_turn_that_is_about_to_begin_is_no_endless_loop() ->
     now[0] = lost.opened_at
     assert texts(await graph.ainvoke(question(), thread())) == ANSWERED
     assert sum(slept) >= 60
+
+
+async def test_a_question_that_the_service_refused_to_take_gives_way_after_a_while() -> None:
+    agent = ScriptedAgent(fail_create=[403])
+    clock = [time.time()]
+    graph = supervisor(agent, time=Time(now=lambda: clock[0], sleep=asyncio.sleep))
+    with pytest.raises(PermissionDeniedError):
+        await graph.ainvoke(question(), thread())
+    with pytest.raises(ThreadBusyError):
+        await graph.ainvoke(question("What else?"), thread())
+    clock[0] += 61
+    state = await graph.ainvoke(question("What else?"), thread())
+    assert agent.questions == ["What else?"]
+    assert texts(state)[-1] == "Answer to: What else?"
+
+
+async def test_a_question_that_was_submitted_does_not_give_way() -> None:
+    agent = ScriptedAgent(first_is_held)
+    clock = [time.time()]
+    graph = supervisor(agent, time=Time(now=lambda: clock[0], sleep=asyncio.sleep))
+    async with running(agent, graph) as run:
+        clock[0] += 61
+        with pytest.raises(ThreadBusyError):
+            await graph.ainvoke(question("What else?"), thread())
+        agent.release()
+        assert texts(await run) == ANSWERED
 
 
 # ---- wait

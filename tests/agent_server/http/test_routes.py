@@ -267,7 +267,7 @@ FAULTS: dict[str, dict[str, Any]] = {
         ]
     },
     "odd approvals": {
-        "approvals": [{"name": "t", "server_label": "s", "arguments": {"n": 1e300, "t": "\0"}}]
+        "approvals": [{"name": "t", "server_label": "s", "arguments": {"n": 10**30, "t": "\0"}}]
     },
     "odd calls": {"calls": [{"name": "f", "arguments": {"n": 10**30, "t": "\0"}}]},
 }

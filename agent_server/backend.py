@@ -179,30 +179,30 @@ def _build_local(port: int, token: str | None) -> AsyncOpenAI:
 
 
 def _supervisor_client(host: str, token: str) -> AsyncOpenAI:
+    from databricks_supervisor.clients import workspace_client
+
     # "pat": with the client id and secret of an app in the environment, a token alone would be one too many.
-    return _databricks(_connect_workspace(host=host, token=token, auth_type="pat"), use_ai_gateway=True)
+    return workspace_client(_connect_workspace(host=host, token=token, auth_type="pat").config)
 
 
 def _build_app(name: str) -> AsyncOpenAI:
+    from databricks_openai import AsyncDatabricksOpenAI
+
     workspace = _connect_workspace()
     url = workspace.apps.get(name=name).url
     if not url:
         raise ValueError(f"It has no URL: is the app {name} deployed?")
     # An app's proxy sends those who are not logged in to a page: a redirect is a refusal.
-    return _databricks(workspace, base_url=url.rstrip("/"), follow_redirects=False)
+    client: AsyncOpenAI = AsyncDatabricksOpenAI(
+        workspace_client=workspace, base_url=url.rstrip("/"), follow_redirects=False, max_retries=0
+    )
+    return client
 
 
 def _build_openai() -> AsyncOpenAI:
     from openai import AsyncOpenAI
 
     return AsyncOpenAI(max_retries=0)
-
-
-def _databricks(workspace: WorkspaceClient, **options: Any) -> AsyncOpenAI:
-    from databricks_openai import AsyncDatabricksOpenAI
-
-    client: AsyncOpenAI = AsyncDatabricksOpenAI(workspace_client=workspace, max_retries=0, **options)
-    return client
 
 
 def _connect_workspace(**options: Any) -> WorkspaceClient:

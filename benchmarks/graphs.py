@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .published import client_of
 from .service import Service
 
 if TYPE_CHECKING:
@@ -18,18 +17,21 @@ __all__ = ["asking", "graph_of"]
 
 
 def graph_of(service: Service, **settings: Any) -> SupervisorGraph:
-    """A supervisor that asks the service, with the public client, as the published loop has it.
+    """A supervisor that asks the service, with the client that it has by default.
 
     Args:
         service: Who is asked.
         settings: More for ``create_supervisor_graph``.
     """
+    from databricks.sdk.core import Config
+
     from databricks_supervisor import create_supervisor_graph
+    from databricks_supervisor.clients import workspace_client
 
     logging.getLogger("databricks_supervisor").setLevel(logging.WARNING)
     return create_supervisor_graph(
         model="databricks-claude-sonnet-4-5",
-        client_factory=lambda identity: client_of(service.url),
+        client_factory=lambda identity: workspace_client(Config(host=service.url, token="benchmark")),
         **settings,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
@@ -104,7 +105,8 @@ class SupervisorServer(AgentServer):
         with _unexpected(leg.id):
             if ask.background:
                 return await self._answered(front, leg, await front.look(leg), request)
-            view: LegView = await get_invoke_function()(front, leg)  # type: ignore[no-untyped-call]
+            with _not_cut_off():
+                view: LegView = await get_invoke_function()(front, leg)  # type: ignore[no-untyped-call]
             trace_id = _trace_id(front, leg, request)
             if ask.conversation:
                 from .wire import chat_item
@@ -184,6 +186,20 @@ def _refusal(view: LegView, *, chat: bool) -> int | None:
 def _trace_id(front: Front, leg: Leg, request: Request) -> str | None:
     wanted = request.headers.get(RETURN_TRACE_HEADER, "").lower() == "true"
     return front.trace_id(leg) if wanted else None
+
+
+@contextlib.contextmanager
+def _not_cut_off() -> Iterator[None]:
+    """Say that the server stops: uvicorn cancels who still waits then, and would answer with a bare 500."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        raise Fault(
+            503,
+            "shutting_down",
+            "The server is shutting down. The job goes on; send the same request again to go on with it.",
+            headers={"Retry-After": "1"},
+        ) from None
 
 
 @contextlib.contextmanager

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from tests.local_supervisor_process import LocalSupervisor
@@ -63,12 +65,14 @@ class Stopped:
 
     Attributes:
         streams: What the streams had said, by question.
+        waited: A request without a stream, and its answer.
         short, long: Question and public id of a submit that takes a second, and of one that takes too long.
         recorded: How many jobs the ledger knew, by public id.
         ended: Turns that had ended.
     """
 
     streams: dict[str, Heard]
+    waited: tuple[dict[str, Any], httpx.Response]
     short: tuple[str, str]
     long: tuple[str, str]
     recorded: dict[str, int]
@@ -79,7 +83,7 @@ class Stopped:
 def stopped(server: ServerProcess, service: LocalSupervisor) -> Stopped:
     """The server is told to stop with streams open, jobs running and submits under way; then it starts again."""
     names = [f"Stop {new_thread()}" for _ in range(STREAMS)]
-    short, long = f"Short {new_thread()}", f"Long {new_thread()}"
+    short, long, patient = (f"{word} {new_thread()}" for word in ("Short", "Long", "Patient"))
     client = Wire(server.url)
 
     def listen(name: str) -> Heard:
@@ -89,7 +93,11 @@ def stopped(server: ServerProcess, service: LocalSupervisor) -> Stopped:
         asked = question(name, accept_delay_s=seconds, reply="Kept.")
         return name, str(client.ask({"input": asked, "background": True})["id"])
 
-    with ThreadPoolExecutor(STREAMS) as pool:
+    waits: dict[str, Any] = {"input": question(patient, reply="Worth it.", duration_s=5)}
+    waits["custom_inputs"] = {"thread_id": new_thread()}
+    with ThreadPoolExecutor(STREAMS + 1) as pool:
+        waiting = pool.submit(client.post, waits)
+        until_submitted(service, patient)
         streams = {name: pool.submit(listen, name) for name in names}
         for name in names:
             until_submitted(service, name)
@@ -103,6 +111,7 @@ def stopped(server: ServerProcess, service: LocalSupervisor) -> Stopped:
     ids = [each.id for each in heard.values()] + [id for _, id in under_way]
     found = Stopped(
         heard,
+        (waits, waiting.result()),
         *under_way,
         recorded={id: kept.submissions(id) for id in ids},
         ended={turn for turn, ended in kept.turns().items() if ended},
@@ -121,6 +130,16 @@ def test_jobs_run_on_when_the_server_stops_with_streams_open_and_are_taken_up_ag
         assert job["status"] == "completed"
         assert text_of(wire(server).get(heard.id)) == f"About {name}"
         assert stopped.recorded[heard.id] == kept.submissions(heard.id) == 1
+
+
+def test_a_client_that_waits_when_the_server_stops_is_told_to_come_back(
+    stopped: Stopped, service: LocalSupervisor, server: ServerProcess, wire: NewWire
+) -> None:
+    request, answer = stopped.waited
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "shutting_down")
+    assert int(answer.headers["retry-after"]) > 0
+    assert text_of(wire(server).ask(request)) == "Worth it."
+    assert service.submissions(request["input"].partition(" [[")[0])["count"] == 1
 
 
 def test_a_submit_that_is_under_way_is_recorded_before_the_server_ends(

@@ -21,6 +21,7 @@ from tests.server_process import ServerProcess
 logger = logging.getLogger(__name__)
 
 SETTLED_WITHIN_S = 240.0
+STOPPED_WITHIN_S = 60.0
 _STATUSES_OF_KEPT_JOBS = (409, 429, 503)
 
 
@@ -107,13 +108,16 @@ class Storm(threading.Thread):
         servers: Of which to choose.
         chance: What chooses.
         pause_s: Seconds between two kills, twice that at most.
+        stops: Share of the kills that are a SIGTERM, as of a deployment.
     """
 
-    def __init__(self, servers: list[ServerProcess], chance: random.Random, pause_s: float) -> None:
+    def __init__(
+        self, servers: list[ServerProcess], chance: random.Random, pause_s: float, stops: float
+    ) -> None:
         super().__init__()
         self.kills = 0
         self.error: BaseException | None = None
-        self._servers, self._chance, self._pause_s = servers, chance, pause_s
+        self._servers, self._chance, self._pause_s, self._stops = servers, chance, pause_s, stops
         self._over = threading.Event()
 
     def run(self) -> None:
@@ -121,7 +125,10 @@ class Storm(threading.Thread):
         try:
             while not self._over.wait(self._chance.uniform(0.5, 2) * self._pause_s):
                 server = self._chance.choice(self._servers)
-                server.kill()
+                if self._chance.random() < self._stops:
+                    assert server.terminate(STOPPED_WITHIN_S) is not None, "it did not end by itself"
+                else:
+                    server.kill()
                 self.kills += 1
                 server.start()
         except BaseException as error:
@@ -141,13 +148,14 @@ def weather(
     jobs: int,
     duration_s: tuple[float, float],
     pause_s: float,
+    stops: float,
 ) -> None:
     """Let that many customers ask at once in a storm, and count."""
     chance = random.Random(SEED)
     customers = [
         Customer(servers, random.Random(chance.random()), chance.uniform(*duration_s)) for _ in range(jobs)
     ]
-    storm = Storm(servers, random.Random(chance.random()), pause_s)
+    storm = Storm(servers, random.Random(chance.random()), pause_s, stops)
     storm.start()
     try:
         with ThreadPoolExecutor(jobs) as pool:
@@ -173,7 +181,7 @@ def weather(
 def test_jobs_in_a_storm_of_kills_all_end_with_one_submission_each(
     replicas: list[ServerProcess], service: LocalSupervisor
 ) -> None:
-    weather(replicas, service, jobs=12, duration_s=(1, 5), pause_s=0.7)
+    weather(replicas, service, jobs=12, duration_s=(1, 5), pause_s=0.7, stops=0)
 
 
 @pytest.mark.full
@@ -181,4 +189,4 @@ def test_jobs_in_a_storm_of_kills_all_end_with_one_submission_each(
 def test_a_hundred_jobs_in_a_storm_of_kills_all_end_with_one_submission_each(
     replicas: list[ServerProcess], service: LocalSupervisor
 ) -> None:
-    weather(replicas, service, jobs=100, duration_s=(2, 25), pause_s=2.0)
+    weather(replicas, service, jobs=100, duration_s=(2, 25), pause_s=1.0, stops=0.3)

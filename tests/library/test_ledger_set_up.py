@@ -246,7 +246,9 @@ async def test_the_first_release_s_tables_get_the_index_by_id(tmp_path: Path) ->
     assert [turn.turn_id for turn in await ledger.turns_with_effect(KEY.kind, KEY.id)] == ["turn"]
     await ledger.aclose()
     with sqlite3.connect(file) as connection:
-        names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")]
+        names = [
+            name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")
+        ]
         assert "supervisor_effects_by_id" in names
         assert connection.execute("SELECT version FROM supervisor_ledger_version").fetchall() == [(2,)]
 

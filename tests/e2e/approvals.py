@@ -139,11 +139,11 @@ class Errand(Story):
 
     @property
     def recorded_decisions(self) -> dict[str, bool]:
-        """The decisions as the ledger has them."""
+        """The decisions on the service's requests, as the ledger has them."""
         return {
             effect.id: effect.outcome["approve"]
             for effect in self.effects
-            if effect.kind == "decision" and effect.outcome is not None
+            if effect.kind == "decision" and effect.outcome is not None and "asked" not in effect.outcome
         }
 
     @property

@@ -439,7 +439,10 @@ class World:
         }
         by_id: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for key, outcome in self.recorded.items():
-            by_id[key.id].append(outcome)
+            if "asked" in outcome:
+                self._check_said(key.id.split("_", 2)[2] if key.id.startswith("repeat_") else key.id, outcome)
+            else:
+                by_id[key.id].append(outcome)
         for id, recorded in by_id.items():
             assert len(recorded) == 1, f"{id} was decided twice: {recorded}"
             self._check_decided(id, requests[id], recorded[0])
@@ -455,6 +458,9 @@ class World:
         if outcome["by"] == "policy":
             assert name == NEVER_ASKED if outcome["approve"] else outcome["reason"] == REPLACED, (id, outcome)
             return
+        self._check_said(id, outcome)
+
+    def _check_said(self, id: str, outcome: dict[str, Any]) -> None:
         said = {given.decisions[id] for given in self.given if id in given.decisions}
         said |= set(self._loose())
         assert outcome["approve"] in said, f"{id} is {outcome}, and people said {said}"

@@ -12,6 +12,7 @@ from langchain_core.messages import RemoveMessage
 
 from databricks_supervisor.compiled import CompiledSupervisorGraph
 from databricks_supervisor.decisions import record_decision
+from databricks_supervisor.errors import ThreadMovedError
 from databricks_supervisor.items import Item, message_from_item
 from databricks_supervisor.items.history import question_digest
 from databricks_supervisor.ledger import Ledger, Turn
@@ -62,6 +63,13 @@ class Admission:
         """
         if caller.renewed:
             self._graph.parts.clients.forget(caller.identity)
+        while True:
+            try:
+                return await self._admit(ask, caller)
+            except ThreadMovedError:
+                continue  # Somebody was quicker: what is asked of the thread as it is now is another matter.
+
+    async def _admit(self, ask: Ask, caller: Caller) -> Leg:
         turn_id = _digest(caller.user, ask.key)[:32] if ask.key is not None else uuid.uuid4().hex
         if ask.key is not None and (known := await self._ledger.get_turn(turn_id)) is not None:
             return await self._repeated(ask, caller, known)
@@ -71,6 +79,7 @@ class Admission:
         match plan_of(ask, look, after=after):
             case NewTurn(messages, removals):
                 given = {
+                    "follows": look.turn.turn_id if look.turn is not None else "",
                     "messages": [*(RemoveMessage(id=id) for id in removals), *messages],
                     "turn_id": turn_id,
                     "tools": ask.tools,
@@ -112,6 +121,8 @@ class Admission:
         leg = await self.leg(turn, caller)
         own = {message.id for message in given["messages"]}
         self._drives.start(turn, caller.identity, entry, opens=own.issuperset(turn.message_ids))
+        if entry.begins:
+            await entry.run.stored()  # Who is told an id can rely on it, whatever happens here next.
         return leg
 
     async def _answer(self, look: Look, decisions: list[Item], more: list[Any], caller: Caller) -> Leg:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,6 +34,7 @@ class Ask:
         previous: ``previous_response_id``.
         key: ``Idempotency-Key``.
         tools: Schemas of the client's own functions.
+        arrived_at: When it came, in seconds since the epoch.
     """
 
     items: list[Item]
@@ -43,6 +45,7 @@ class Ask:
     previous: str | None = None
     key: str | None = None
     tools: list[dict[str, Any]] = field(default_factory=list)
+    arrived_at: float = field(default_factory=time.time)
 
 
 def read_ask(raw: bytes, headers: Mapping[str, str]) -> Ask:

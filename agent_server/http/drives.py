@@ -201,7 +201,7 @@ class Drives:
     async def _is_stored(self, turn: Turn) -> bool:
         """Wait until whoever opened a turn has put its question into the state, unless that takes too long.
 
-        Put there twice at once, what it takes the place of would be taken out twice, which LangGraph refuses.
+        Put there again, the turn would begin anew in the state, if only to find all of itself in the ledger.
         """
         for _ in range(STORED_TRIES):
             if (await self._threads.look_at_turn(turn)).job is not None:

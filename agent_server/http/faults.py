@@ -54,6 +54,7 @@ _BY_CLASS: list[tuple[type[SupervisorError], int, str]] = [
     (errors.ConfigurationError, 503, "misconfigured"),
     (errors.NothingToResumeError, 404, "thread_not_found"),
     (errors.ThreadBusyError, 409, "thread_busy"),
+    (errors.ThreadMovedError, 409, "thread_moved"),
     (errors.TurnMismatchError, 409, "turn_mismatch"),
     (errors.ForeignThreadError, 409, "foreign_thread"),
     (errors.TurnEndedError, 409, "turn_ended"),

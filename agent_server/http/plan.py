@@ -97,7 +97,7 @@ def plan_of(ask: Ask, look: Look, *, after: Callable[[str], bool] | None = None)
         raise _wrong(f"The agent also waits for approval of {waiting}: answer that in the same request.")
     messages = _messages(rest)
     turn = look.turn
-    if turn is not None and _is_undelivered(turn) and question_digest(messages) == turn.digest:
+    if turn is not None and _awaits_end(turn, ask) and question_digest(messages) == turn.digest:
         return Attach()
     return NewTurn(messages, removals)
 
@@ -217,7 +217,7 @@ def _nothing_new(ask: Ask, look: Look, kept: Kept) -> Plan:
     turn = look.turn
     if turn is None:
         raise _wrong("Nothing is asked: give a message of the user.")
-    if turn.ended_at is None or turn.delivered_at is None:
+    if turn.ended_at is None or _awaits_end(turn, ask):
         return Attach()
     if not is_said(ask.items[-1]) and not _is_output(ask.items[-1]):
         raise _wrong("Nothing new is asked: the conversation ends with what the agent said.")
@@ -233,8 +233,9 @@ def _nothing_new(ask: Ask, look: Look, kept: Kept) -> Plan:
     return NewTurn(again, kept.from_message(asked[0]))
 
 
-def _is_undelivered(turn: Turn) -> bool:
-    return turn.ended_at is not None and turn.delivered_at is None
+def _awaits_end(turn: Turn, ask: Ask) -> bool:
+    """Whether a repeat of a turn's question is owed the turn's end: nobody had it, or not when the request came."""
+    return turn.ended_at is not None and (turn.delivered_at is None or turn.ended_at > ask.arrived_at)
 
 
 def _messages(items: Sequence[Item]) -> list[BaseMessage]:

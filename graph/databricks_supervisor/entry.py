@@ -27,7 +27,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 
 from .busy import make_way
 from .clients import Clients
-from .errors import ConfigurationError, ForeignThreadError, SupervisorError
+from .errors import ConfigurationError, ForeignThreadError, SupervisorError, ThreadMovedError
 from .given import asks, check_resumable, context_of, messages_of, removed_ids, tools_of
 from .ledgers import Ledgers
 from .position import position_of, step_of, task_namespace
@@ -146,7 +146,7 @@ class Entrance:
             check_resumable(input, snapshot, run.thread)
             given = input if nested else answer_in_time(input, interrupted=snapshot.interrupted)
             return Entry(given, handed_on, run, None)
-        asked = read_question(messages_of(input), input.get("turn_id"))
+        asked = read_question(messages_of(input), input.get("turn_id"), input.get("follows"))
         tools = tools_of(input, run.settings)
 
         async def drive_here() -> None:
@@ -160,9 +160,9 @@ class Entrance:
                 return Entry(None, handed_on, run, entered.turn.turn_id)
             handed_on = patch_configurable(handed_on, {CONFIG_KEY_RESUMING: True})
         if self.stores_first:
-            stored = replace(run, stored=lambda: where.wait_for(entered.turn.turn_id))
-            handed_on = patch_configurable(handed_on, {RUN_KEY: stored})
-        removals = await where.removals(removed_ids(input))
+            run = replace(run, stored=lambda: where.wait_for(entered.turn.turn_id))
+            handed_on = patch_configurable(handed_on, {RUN_KEY: run})
+        removals = [RemoveMessage(id=id) for id in removed_ids(input)]
         messages = [*_still_sensible(refusals, removals), *removals, *entered.messages]
         given = {"messages": messages, "job": first_job(entered.turn.turn_id, tools)}
         return Entry(given, handed_on, run, entered.turn.turn_id, begins=True)
@@ -187,7 +187,12 @@ class Entrance:
             except Busy as busy:
                 refusals = await make_way(run, busy, snapshot, drive, nested=nested)
                 made_way = True
+            except ThreadMovedError:
+                if asked.follows is not None:
+                    raise
             else:
+                if entered.how == "again" and (await where.look()).has(entered.turn.turn_id):
+                    entered = replace(entered, how="resume")  # It came into the state since.
                 # What was just given up is not waited for: the service may go on with it for long.
                 return replace(entered, unfinished=entered.unfinished and not made_way), refusals
 
@@ -223,11 +228,6 @@ class _Where:
     async def look(self) -> Snapshot:
         """What its latest checkpoint says now; or the one that the caller addressed."""
         return snapshot_of(await self._get_tuple(self.address), self._channels)
-
-    async def removals(self, ids: Collection[str]) -> list[RemoveMessage]:
-        """What takes these messages out of the state: those of them that are in it."""
-        there = {message.id for message in (await self.look()).messages} if ids else set()
-        return [RemoveMessage(id=id) for id in ids if id in there]
 
     async def wait_for(self, turn_id: str) -> None:
         """Wait until a turn's question is on disk; not for ever, as the ledger has the turn in any case.

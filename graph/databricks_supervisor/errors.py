@@ -63,6 +63,7 @@ __all__ = [
     "SupervisorError",
     "ThreadBusyError",
     "ThreadError",
+    "ThreadMovedError",
     "TooManyRoundsError",
     "TurnEndedError",
     "TurnMismatchError",
@@ -98,6 +99,10 @@ class NothingToResumeError(ThreadError):
 
 class ThreadBusyError(ThreadError):
     """Another question of this thread is under way. The new one was not added to the thread."""
+
+
+class ThreadMovedError(ThreadError):
+    """A turn was to follow one that is not the thread's latest any more. Nothing was added to the thread."""
 
 
 class TurnMismatchError(ThreadError):

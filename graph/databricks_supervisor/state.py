@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, NotRequired
 
-from langchain_core.messages import AnyMessage
-from langgraph.graph.message import add_messages
+from langchain_core.messages import AnyMessage, BaseMessage, RemoveMessage
+from langgraph.graph.message import REMOVE_ALL_MESSAGES, Messages, add_messages
 from typing_extensions import TypedDict
 
 __all__ = [
@@ -89,10 +89,26 @@ class Job(TypedDict, total=False):
     incomplete: str
 
 
+def merge_messages(left: Messages, right: Messages) -> Messages:
+    """``add_messages``, but to take out what is not there is no error: two may apply the input of one turn."""
+    there = {
+        each.id for each in (left if isinstance(left, list) else [left]) if isinstance(each, BaseMessage)
+    }
+    given = right if isinstance(right, list) else [right]
+    return add_messages(
+        left,
+        [
+            each
+            for each in given
+            if not isinstance(each, RemoveMessage) or each.id in there or each.id == REMOVE_ALL_MESSAGES
+        ],
+    )
+
+
 class SupervisorState(TypedDict):
     """State of the graph. ``messages`` is shared with a parent graph; ``job`` is the supervisor's own."""
 
-    messages: Annotated[list[AnyMessage], add_messages]
+    messages: Annotated[list[AnyMessage], merge_messages]
     job: Job
 
 
@@ -103,23 +119,26 @@ class SupervisorInput(TypedDict):
         messages: The question. A ``RemoveMessage`` among them takes a message out of the thread, together with
             the new turn and not without it.
         turn_id: Two runs with one turn id are one turn; for callers that settle themselves what is a repeat.
+        follows: Id of the turn that the caller saw as the thread's latest, ``""`` for none: the run begins only if
+            nothing has come since but this very question, which is then one turn (:class:`.ThreadMovedError`).
         tools: Schemas of functions that the caller runs itself (``{"type": "function", …}``): a call of one
             ends the turn, and its output, as a ``ToolMessage``, is the next question.
     """
 
-    messages: Annotated[list[AnyMessage], add_messages]
+    messages: Annotated[list[AnyMessage], merge_messages]
     turn_id: NotRequired[str]
+    follows: NotRequired[str]
     tools: NotRequired[list[dict[str, Any]]]
 
 
 class GraphInput(TypedDict):
     """What the engine is given: the question together with its turn, so that one checkpoint has both."""
 
-    messages: Annotated[list[AnyMessage], add_messages]
+    messages: Annotated[list[AnyMessage], merge_messages]
     job: Job
 
 
 class SupervisorOutput(TypedDict):
     """What a parent graph gets: messages alone (a scalar would clash under parallel Sends)."""
 
-    messages: Annotated[list[AnyMessage], add_messages]
+    messages: Annotated[list[AnyMessage], merge_messages]

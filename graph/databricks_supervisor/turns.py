@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from langchain_core.messages import BaseMessage, ToolMessage
 
-from .errors import InvalidInputError, ThreadBusyError, TurnMismatchError
+from .errors import InvalidInputError, ThreadBusyError, ThreadMovedError, TurnMismatchError
 from .items.history import question, question_digest
 from .ledger import EffectKey, Ledger, NewTurn, Turn
 from .state import Job
@@ -25,11 +25,14 @@ class Asked:
         messages: The input's messages, each with an id.
         digest: Digest of what is new in them.
         turn_id: The turn id that the caller chose, or ``None``.
+        follows: Id of the turn that the caller saw as the thread's latest, ``""`` for none; ``None`` if it did
+            not say.
     """
 
     messages: list[BaseMessage]
     digest: str
     turn_id: str | None
+    follows: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +74,16 @@ class Entered:
     unfinished: bool = False
 
 
-def read_question(messages: Sequence[BaseMessage], turn_id: Any) -> Asked:
+def read_question(messages: Sequence[BaseMessage], turn_id: Any, follows: Any = None) -> Asked:
     """Check the input.
 
     Raises:
-        InvalidInputError: There is no question in it, or the turn id is not one.
+        InvalidInputError: There is no question in it, or a turn id is not one.
     """
     if turn_id is not None:
         checked_id("turn_id", turn_id)
+    if follows not in (None, ""):
+        checked_id("follows", follows)
     if not any(map(_says_something, question(messages))):
         raise InvalidInputError(
             "The question is empty: give messages with a text, such as "
@@ -87,7 +92,7 @@ def read_question(messages: Sequence[BaseMessage], turn_id: Any) -> Asked:
     for message in messages:
         if not message.id:
             message.id = str(uuid.uuid4())
-    return Asked(list(messages), question_digest(messages), turn_id)
+    return Asked(list(messages), question_digest(messages), turn_id, follows)
 
 
 def _says_something(message: BaseMessage) -> bool:
@@ -135,6 +140,7 @@ async def enter(ledger: Ledger, where: Thread, asked: Asked) -> Entered:
 
     Raises:
         Busy: A turn with another question is open here.
+        ThreadMovedError: One came that the caller, or this call, had not seen.
         TurnMismatchError: The chosen turn id belongs to another thread, position or question.
     """
     latest = await ledger.latest_turn(where.thread, where.position)
@@ -152,7 +158,7 @@ async def enter(ledger: Ledger, where: Thread, asked: Asked) -> Entered:
             message_ids=tuple(str(message.id) for message in asked.messages),
             identity=where.identity,
         )
-        turn, opened = await ledger.open_turn(new)
+        turn, opened = await ledger.open_turn(new, after=latest.turn_id if latest is not None else "")
         if opened:
             unfinished = (
                 latest is not None and _in_state(where, latest) and not _ended_in_state(where, latest)
@@ -160,7 +166,7 @@ async def enter(ledger: Ledger, where: Thread, asked: Asked) -> Entered:
             return Entered(turn, "new", asked.messages, unfinished)
         known = turn
     if known.digest != asked.digest:
-        raise Busy(where.thread, known)
+        raise _moved(where) if known.ended_at is not None else Busy(where.thread, known)
     await ledger.attach_turn(known.turn_id, where.step)
     how: Literal["again", "resume"] = "resume" if _in_state(where, known) else "again"
     # Under a parent the conversation is the parent's, which has the question under the ids that it gave.
@@ -198,6 +204,10 @@ async def _known(ledger: Ledger, where: Thread, asked: Asked, latest: Turn | Non
                     "Nothing was submitted. Choose an id that is new, or ask that question there."
                 )
             return turn
+    if asked.follows not in (None, latest.turn_id if latest is not None else ""):
+        if latest is None or latest.digest != asked.digest:
+            raise _moved(where)
+        return latest  # The same, pressed twice: the other one was quicker.
     if latest is None:
         return None
     if latest.ended_at is None:
@@ -218,6 +228,12 @@ async def _reached(ledger: Ledger, where: Thread, ended: Turn) -> bool:
         # Under a parent: the same step runs again only if the parent lost what the child returned.
         return ended.step != where.step
     return _ended_in_state(where, ended)
+
+
+def _moved(where: Thread) -> ThreadMovedError:
+    return ThreadMovedError(
+        f"Thread {where.thread} has gone on since you looked at it. Your question was not added to it. Look again."
+    )
 
 
 def _in_state(where: Thread, turn: Turn) -> bool:

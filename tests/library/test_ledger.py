@@ -79,6 +79,30 @@ async def test_the_open_turn_is_found_whatever_its_question(ledger: Ledger) -> N
     assert await ledger.open_turn(new_turn(first.turn_id, digest="two")) == (first, False)
 
 
+async def test_a_turn_opens_only_after_the_one_that_was_seen_as_the_latest(ledger: Ledger) -> None:
+    first, opened = await ledger.open_turn(new_turn(), after="")
+    assert opened
+    await ledger.end_turn(first.turn_id)
+    ended = await ledger.get_turn(first.turn_id)
+    assert await ledger.open_turn(new_turn(), after="") == (ended, False)
+    assert await ledger.open_turn(new_turn(), after="another") == (ended, False)
+    second, opened = await ledger.open_turn(new_turn(), after=first.turn_id)
+    assert opened
+    assert await ledger.open_turn(new_turn(), after=first.turn_id) == (second, False)
+    assert (await ledger.open_turn(new_turn(thread="empty"), after=first.turn_id))[1]
+
+
+async def test_of_twenty_that_saw_the_same_one_opens_though_turns_end_at_once(make: MakeLedger) -> None:
+    ledgers = [make(), make()]
+
+    async def press(number: int) -> bool:
+        turn, opened = await ledgers[number % 2].open_turn(new_turn(), after="")
+        await ledgers[number % 2].end_turn(turn.turn_id)
+        return opened
+
+    assert sum(await asyncio.gather(*map(press, range(20)))) == 1
+
+
 async def test_each_thread_and_position_has_a_turn_of_its_own(ledger: Ledger) -> None:
     places = [("a", ""), ("a", "x"), ("b", ""), ("A", ""), ("a ", "")]
     answers = [await ledger.open_turn(new_turn(thread=thread, position=at)) for thread, at in places]

@@ -60,12 +60,21 @@ def test_the_three_ledgers_give_the_same_answers(tmp_path: Path, postgres_url: s
                 turn_id, number, kind, name = key
                 return EffectKey(self.example + turn_id, number, kind, name)
 
-            @rule(turn_id=turn_ids, thread=names, position=names, digest=names)
-            def open_turn(self, turn_id: str, thread: str, position: str, digest: str) -> None:
+            @rule(
+                turn_id=turn_ids,
+                thread=names,
+                position=names,
+                digest=names,
+                after=st.one_of(st.none(), st.just(""), turn_ids),
+            )
+            def open_turn(
+                self, turn_id: str, thread: str, position: str, digest: str, after: str | None
+            ) -> None:
+                after = after and self.example + after
                 turn = NewTurn(
                     self.example + turn_id, self.example + thread, position, 1, digest, ("m",), "me"
                 )
-                self.compare(lambda ledger: ledger.open_turn(turn))
+                self.compare(lambda ledger: ledger.open_turn(turn, after))
 
             @rule(turn_id=turn_ids)
             def get_turn(self, turn_id: str) -> None:

@@ -210,7 +210,7 @@ async def test_tables_of_a_newer_release_are_left_alone(
     await first._database.run(lambda connection: connection.execute(newer).rowcount)
     await first.aclose()
     for _ in range(2):
-        with pytest.raises(LedgerVersionError, match=r"version 3; .* version 2\. .* Upgrade"):
+        with pytest.raises(LedgerVersionError, match=r"version 4; .* version 3\. .* Upgrade"):
             await first.get_turn("turn")
 
 
@@ -220,26 +220,33 @@ async def test_tables_of_an_older_release_are_brought_up_to_date(
     url = f"sqlite:///{tmp_path}/ledger.db"
     await SqlLedger(url).open_turn(new_turn("turn"))
     add = "ALTER TABLE supervisor_turns ADD COLUMN more TEXT"
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", 4)
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", 5)
     monkeypatch.setattr(
         schema,
         "MIGRATIONS",
-        {2: lambda connection: connection.exec_driver_sql(add), 3: lambda connection: None},
+        {3: lambda connection: connection.exec_driver_sql(add), 4: lambda connection: None},
     )
     for _ in range(2):
         ledger = SqlLedger(url)
         assert await ledger.get_turn("turn") is not None
         await ledger.aclose()
     with sqlite3.connect(tmp_path / "ledger.db") as connection:
-        assert connection.execute("SELECT version FROM supervisor_ledger_version").fetchall() == [(4,)]
+        assert connection.execute("SELECT version FROM supervisor_ledger_version").fetchall() == [(5,)]
         assert connection.execute("SELECT more FROM supervisor_turns").fetchall() == [(None,)]
 
 
-async def test_the_first_release_s_tables_get_the_index_by_id(tmp_path: Path) -> None:
+async def test_tables_of_version_1_get_the_indexes_and_their_turns_a_number_each(tmp_path: Path) -> None:
     url, file = f"sqlite:///{tmp_path}/ledger.db", tmp_path / "ledger.db"
     await SqlLedger(url).open_turn(new_turn("turn"))
     with sqlite3.connect(file) as connection:
         connection.execute("DROP INDEX supervisor_effects_by_id")
+        connection.execute("DROP INDEX supervisor_turns_in_order")
+        connection.execute("CREATE INDEX supervisor_turns_latest ON supervisor_turns (thread, position, seq)")
+        connection.executemany(
+            "INSERT INTO supervisor_turns (turn_id, thread, position, seq, digest, message_ids, opened_at, ended_at)"
+            " VALUES (?, 'thread', '', ?, 'digest', '[]', ?, 9)",
+            [("second", 1, 1e11), ("third", 1, 2e11), ("fourth", 3, 3e11)],
+        )
         connection.execute("UPDATE supervisor_ledger_version SET version = 1")
     ledger = SqlLedger(url)
     await ledger.claim(KEY, "w")
@@ -249,8 +256,11 @@ async def test_the_first_release_s_tables_get_the_index_by_id(tmp_path: Path) ->
         names = [
             name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")
         ]
-        assert "supervisor_effects_by_id" in names
-        assert connection.execute("SELECT version FROM supervisor_ledger_version").fetchall() == [(2,)]
+        assert {"supervisor_effects_by_id", "supervisor_turns_in_order"} <= set(names)
+        assert "supervisor_turns_latest" not in names
+        numbered = connection.execute("SELECT turn_id, seq FROM supervisor_turns ORDER BY seq").fetchall()
+        assert numbered == [("turn", 1), ("second", 2), ("third", 3), ("fourth", 4)]
+        assert connection.execute("SELECT version FROM supervisor_ledger_version").fetchall() == [(3,)]
 
 
 async def test_a_failed_migration_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,8 +272,8 @@ async def test_a_failed_migration_changes_nothing(tmp_path: Path, monkeypatch: p
         connection.exec_driver_sql("nonsense")
 
     with monkeypatch.context() as patch:
-        patch.setattr(schema, "SCHEMA_VERSION", 3)
-        patch.setattr(schema, "MIGRATIONS", {2: fail})
+        patch.setattr(schema, "SCHEMA_VERSION", 4)
+        patch.setattr(schema, "MIGRATIONS", {3: fail})
         with pytest.raises(LedgerError, match="nonsense"):
             await SqlLedger(url).get_turn("turn")
     assert (await SqlLedger(url).claim(KEY, "w")).mine

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
-from databricks_supervisor.errors import InvalidInputError, TurnMismatchError
-from databricks_supervisor.ledger import EffectKey, MemoryLedger, Turn
+from databricks_supervisor.errors import InvalidInputError, ThreadMovedError, TurnMismatchError
+from databricks_supervisor.ledger import EffectKey, MemoryLedger, NewTurn, Turn
 from databricks_supervisor.state import Job
 from databricks_supervisor.turns import Asked, Busy, Entered, Thread, enter, first_job, read_question
 
@@ -17,8 +17,14 @@ TOP = Thread(thread="t", position="", step=None, job=None, forked=False, identit
 UNDER = replace(TOP, position="ask#3", step=7)
 
 
-def ask(text: str = "How much?", *, turn_id: Any = None, history: list[BaseMessage] | None = None) -> Asked:
-    return read_question([*(history or []), HumanMessage(text)], turn_id)
+def ask(
+    text: str = "How much?",
+    *,
+    turn_id: Any = None,
+    history: list[BaseMessage] | None = None,
+    follows: str | None = None,
+) -> Asked:
+    return read_question([*(history or []), HumanMessage(text)], turn_id, follows)
 
 
 def job_of(turn: Turn, *, ended: bool = False) -> Job:
@@ -247,6 +253,42 @@ async def test_a_chosen_id_of_something_else_is_refused(where: Thread, text: str
     await (ended if over else opened)(ledger, asked=ask(turn_id="mine"))
     with pytest.raises(TurnMismatchError, match="mine"):
         await enter(ledger, where, ask(text, turn_id="mine"))
+
+
+# ---- the caller says what it follows
+
+
+async def test_the_same_question_that_was_asked_before_the_other_s_turn_came_is_that_turn() -> None:
+    ledger = MemoryLedger()
+    first = await ended(ledger)
+    delivered = replace(TOP, job=job_of(first, ended=True))
+    again = await enter(ledger, delivered, ask(follows="", turn_id="second"))
+    assert (again.turn.turn_id, again.how) == (first.turn_id, "resume")
+    anew = await enter(ledger, delivered, ask(follows=first.turn_id))
+    assert (anew.how, anew.turn.turn_id != first.turn_id) == ("new", True)
+
+
+@pytest.mark.parametrize("over", [True, False])
+async def test_another_question_does_not_follow_what_its_asker_has_not_seen(over: bool) -> None:
+    ledger = MemoryLedger()
+    await (ended if over else opened)(ledger)
+    with pytest.raises(ThreadMovedError, match="Look again"):
+        await enter(ledger, TOP, ask("What else?", follows=""))
+    with pytest.raises(ThreadMovedError, match="Look again"):
+        await enter(MemoryLedger(), TOP, ask(follows="of a thread that was deleted since"))
+
+
+async def test_a_turn_that_comes_and_ends_while_another_one_is_opened_is_seen() -> None:
+    class Quick(MemoryLedger):
+        async def open_turn(self, turn: NewTurn, after: str | None = None) -> tuple[Turn, bool]:
+            if not turn.message_ids[0].startswith("other"):
+                await ended(self, asked=read_question([HumanMessage("How much?", id="other")], None))
+            return await super().open_turn(turn, after)
+
+    entered = await enter(Quick(), TOP, ask())
+    assert (entered.how, entered.turn.message_ids) == ("again", ("other",))
+    with pytest.raises(ThreadMovedError):
+        await enter(Quick(), TOP, ask("What else?"))
 
 
 # ---- what a question is

@@ -107,11 +107,16 @@ class Effect:
 class Ledger(Protocol):
     """Where turns and effects are kept. Every method is one atomic step."""
 
-    async def open_turn(self, turn: NewTurn) -> tuple[Turn, bool]:
-        """Open a turn, unless one is open at its (thread, position).
+    async def open_turn(self, turn: NewTurn, after: str | None = None) -> tuple[Turn, bool]:
+        """Open a turn, unless one is open at its (thread, position), or has come there unseen.
+
+        Args:
+            turn: The turn.
+            after: Id of the turn that was seen as the latest there, ``""`` for none: where another one is by now,
+                nothing is opened, though it may have ended. ``None``: whatever came before.
 
         Returns:
-            The turn that is open there now, and whether this call opened it.
+            The turn that is the latest there now, and whether this call opened it.
 
         Raises:
             TurnMismatchError: The id exists already, elsewhere or ended.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from . import Effect, EffectKey, EffectKind, NewTurn, Turn
-from .rows import clash, dump, is_final, turn_ended, turn_mismatch
+from .rows import clash, dump, is_final, is_in_the_way, turn_ended, turn_mismatch
 
 __all__ = ["MemoryLedger"]
 
@@ -56,14 +56,14 @@ class MemoryLedger:
     def __repr__(self) -> str:
         return "MemoryLedger()"
 
-    async def open_turn(self, turn: NewTurn) -> tuple[Turn, bool]:
+    async def open_turn(self, turn: NewTurn, after: str | None = None) -> tuple[Turn, bool]:
         """See :meth:`Ledger.open_turn`."""
         with self._lock:
             known = self._turns.get(turn.turn_id)
             if known is not None and clash(turn, known):
                 raise turn_mismatch(turn, known)
             latest = self._latest(turn.thread, turn.position)
-            if latest is not None and latest.ended_at is None:
+            if latest is not None and is_in_the_way(latest, after):
                 return latest, False
             values = {field.name: getattr(turn, field.name) for field in fields(NewTurn)}
             opened = Turn(**values, opened_at=self._clock())

@@ -9,7 +9,16 @@ from typing import Any
 from ..errors import TurnEndedError, TurnMismatchError
 from . import Effect, EffectKey, NewTurn, Turn
 
-__all__ = ["clash", "dump", "effect_of", "is_final", "turn_ended", "turn_mismatch", "turn_of"]
+__all__ = [
+    "clash",
+    "dump",
+    "effect_of",
+    "is_final",
+    "is_in_the_way",
+    "turn_ended",
+    "turn_mismatch",
+    "turn_of",
+]
 
 
 def dump(value: Any) -> str:
@@ -50,6 +59,11 @@ def effect_of(row: Mapping[str, Any], *, mine: bool = False) -> Effect:
 def clash(turn: NewTurn, found: Turn) -> bool:
     """Whether the turn of that id cannot be the one that is to be opened: it is elsewhere, or has ended."""
     return found.ended_at is not None or (found.thread, found.position) != (turn.thread, turn.position)
+
+
+def is_in_the_way(latest: Turn, after: str | None) -> bool:
+    """Whether no turn can be opened, as the latest one is open or was not seen."""
+    return latest.ended_at is None or after not in (None, latest.turn_id)
 
 
 def turn_ended(key: EffectKey) -> TurnEndedError:

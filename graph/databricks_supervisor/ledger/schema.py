@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import groupby
 
 from sqlalchemy import (
     Boolean,
@@ -41,7 +42,7 @@ __all__ = [
     "turns",
 ]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Version of the tables that this release reads and writes."""
 
 
@@ -75,7 +76,7 @@ Index(
     postgresql_where=_is_open,
     sqlite_where=_is_open,
 )
-Index("supervisor_turns_latest", turns.c.thread, turns.c.position, turns.c.seq)
+_in_order = Index("supervisor_turns_in_order", turns.c.thread, turns.c.position, turns.c.seq, unique=True)
 
 effects = Table(
     "supervisor_effects",
@@ -110,7 +111,19 @@ ledger_version = Table(
 """One row: the version of the tables."""
 
 
-MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {1: _by_id.create}
+def _number_turns(connection: Connection) -> None:
+    """Two turns of one place could have one number, which was the order of their opening all the same."""
+    connection.exec_driver_sql("DROP INDEX IF EXISTS supervisor_turns_latest")
+    order = (turns.c.thread, turns.c.position, turns.c.seq, turns.c.opened_at, turns.c.turn_id)
+    rows = connection.execute(select(*order).order_by(*order)).all()
+    for _, place in groupby(rows, key=lambda row: row[:2]):
+        for number, row in enumerate(place, start=1):
+            if row.seq != number:
+                connection.execute(update(turns).where(turns.c.turn_id == row.turn_id).values(seq=number))
+    _in_order.create(connection)
+
+
+MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {1: _by_id.create, 2: _number_turns}
 """What brings the tables from the version that is the key to the next one."""
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.sql import Executable
 from . import Effect, EffectKey, EffectKind, NewTurn, Turn
 from .database import Database, Place
 from .places import place_of_psycopg, place_of_url
-from .rows import clash, dump, effect_of, is_final, turn_ended, turn_mismatch, turn_of
+from .rows import clash, dump, effect_of, is_final, is_in_the_way, turn_ended, turn_mismatch, turn_of
 from .statements import Statements
 
 __all__ = ["SqlLedger"]
@@ -91,7 +91,7 @@ class SqlLedger:
     def __repr__(self) -> str:
         return f"SqlLedger({self._database.place.name!r})"
 
-    async def open_turn(self, turn: NewTurn) -> tuple[Turn, bool]:
+    async def open_turn(self, turn: NewTurn, after: str | None = None) -> tuple[Turn, bool]:
         """See :meth:`Ledger.open_turn`."""
         values = {
             "p_turn": turn.turn_id,
@@ -101,6 +101,7 @@ class SqlLedger:
             "p_digest": turn.digest,
             "p_message_ids": dump(turn.message_ids),
             "p_identity": turn.identity,
+            "p_after": after,
         }
 
         def work(connection: Connection) -> tuple[Turn, bool]:
@@ -111,7 +112,7 @@ class SqlLedger:
                 if known is not None and clash(turn, known):
                     raise turn_mismatch(turn, known)
                 latest = self._one(connection, self._sql.latest_turn, values, turn_of)
-                if latest is not None and latest.ended_at is None:
+                if latest is not None and is_in_the_way(latest, after):
                     return latest, False
                 # What stood in the way has just ended: try again.
 

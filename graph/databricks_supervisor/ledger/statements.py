@@ -77,29 +77,35 @@ class Statements:
         # The lock makes an end that is recorded meanwhile wait: who ends a turn then sees every claim of it.
         open_turn: Select[Any] = select(turns.c.turn_id).where(same_turn, is_open).with_for_update(read=True)
 
+        newest = (is_open.desc(), turns.c.seq.desc())
+        latest_id = select(turns.c.turn_id).where(same_place).order_by(*newest).limit(1).scalar_subquery()
+        new_turn = {
+            "turn_id": _text("p_turn"),
+            "thread": _text("p_thread"),
+            "position": _text("p_position"),
+            "seq": select(func.coalesce(func.max(turns.c.seq), 0) + 1).where(same_place).scalar_subquery(),
+            "step": _integer("p_step"),
+            "digest": _text("p_digest"),
+            "message_ids": _text("p_message_ids"),
+            "identity": _text("p_identity"),
+            "opened_at": now,
+        }
+        # Of two that begin at once, both see the same number as the next: the one that is later conflicts,
+        # although the other's turn may have ended by then.
         self.open_turn = (
             insert(turns)
-            .values(
-                turn_id=_text("p_turn"),
-                thread=_text("p_thread"),
-                position=_text("p_position"),
-                seq=select(func.coalesce(func.max(turns.c.seq), 0) + 1).where(same_place).scalar_subquery(),
-                step=_integer("p_step"),
-                digest=_text("p_digest"),
-                message_ids=_text("p_message_ids"),
-                identity=_text("p_identity"),
-                opened_at=now,
+            .from_select(
+                list(new_turn),
+                select(*new_turn.values()).where(
+                    func.coalesce(_text("p_after"), latest_id, "")
+                    == func.coalesce(latest_id, _text("p_after"), "")
+                ),
             )
             .on_conflict_do_nothing()
             .returning(*_TURN_COLUMNS)
         )
         self.get_turn = select(*_TURN_COLUMNS).where(same_turn)
-        self.latest_turn = (
-            select(*_TURN_COLUMNS)
-            .where(same_place)
-            .order_by(is_open.desc(), turns.c.seq.desc(), turns.c.opened_at.desc(), turns.c.turn_id.desc())
-            .limit(1)
-        )
+        self.latest_turn = select(*_TURN_COLUMNS).where(same_place).order_by(*newest).limit(1)
         newest_first = (turns.c.opened_at.desc(), turns.c.turn_id.desc())
         self.open_turns = (
             select(*_TURN_COLUMNS).where(is_open).order_by(*newest_first).limit(_integer("p_limit"))

@@ -157,6 +157,18 @@ def test_an_end_that_was_not_delivered_is_handed_out() -> None:
     assert asks_for(thread, user("Two")) == [user("Two")]
 
 
+def test_a_repeat_that_came_before_the_end_is_owed_that_end_and_one_that_came_after_is_asked_anew() -> None:
+    thread = Thread().turn(said("First."), asked=[user("One")])
+    assert thread.look.turn is not None
+    ended_at = thread.look.turn.ended_at
+    assert ended_at is not None
+    for items in ([user("One")], thread.shown[:-1]):
+        early = replace(ask(*items, conversation=True), arrived_at=ended_at - 0.1)
+        assert thread.plan(early) == Attach()
+        late = replace(ask(*items, conversation=True), arrived_at=ended_at + 0.1)
+        assert isinstance(thread.plan(late), NewTurn)
+
+
 def test_the_last_question_once_more_is_asked_anew() -> None:
     thread = two_turns()
     assert replaces(thread, *thread.shown[:3]) == ([user("Two")], ["Two", "Second."])

@@ -77,11 +77,11 @@ class Admission:
         look = await self._threads.look(thread_id)
         after = await self._messages_of(previous) if previous is not None and look.turn is not None else None
         match plan_of(ask, look, after=after):
-            case NewTurn(messages, removals):
+            case NewTurn(messages, removals, asked_before):
                 given = {
                     "follows": look.turn.turn_id if look.turn is not None else "",
                     "messages": [*(RemoveMessage(id=id) for id in removals), *messages],
-                    "turn_id": turn_id,
+                    "turn_id": asked_before or turn_id,
                     "tools": ask.tools,
                 }
                 return await self._enter(given, thread_id, caller)

@@ -56,10 +56,12 @@ class NewTurn:
     Attributes:
         messages: The question, with what the thread lacks of the conversation before it.
         removals: Ids of the messages that it takes the place of.
+        turn_id: The open turn that it is the question of, if it was asked before.
     """
 
     messages: list[BaseMessage]
     removals: list[str] = field(default_factory=list)
+    turn_id: str | None = None
 
 
 Plan = Attach | Answer | NewTurn
@@ -97,8 +99,13 @@ def plan_of(ask: Ask, look: Look, *, after: Callable[[str], bool] | None = None)
         raise _wrong(f"The agent also waits for approval of {waiting}: answer that in the same request.")
     messages = _messages(rest)
     turn = look.turn
-    if turn is not None and _awaits_end(turn, ask) and question_digest(messages) == turn.digest:
-        return Attach()
+    if turn is not None and question_digest(messages) == turn.digest:
+        if turn.ended_at is None:
+            return NewTurn(
+                messages, removals, turn.turn_id
+            )  # It may not be in the thread yet, or never come there.
+        if _awaits_end(turn, ask):
+            return Attach()
     return NewTurn(messages, removals)
 
 
@@ -235,7 +242,7 @@ def _nothing_new(ask: Ask, look: Look, kept: Kept) -> Plan:
 
 def _awaits_end(turn: Turn, ask: Ask) -> bool:
     """Whether a repeat of a turn's question is owed the turn's end: nobody had it, or not when the request came."""
-    return turn.ended_at is not None and (turn.delivered_at is None or turn.ended_at > ask.arrived_at)
+    return turn.ended_at is not None and (turn.delivered_at is None or turn.delivered_at > ask.arrived_at)
 
 
 def _messages(items: Sequence[Item]) -> list[BaseMessage]:

@@ -156,7 +156,7 @@ def test_studio(run: Run, service: LocalSupervisor, tmp_path: Path) -> None:
 def test_server(run: Run, service: LocalSupervisor, tmp_path: Path) -> None:
     with ServerProcess(tmp_path / "server", service=service.url) as server:
         printed = run("docs/server.md", AGENT_URL=server.url)
-    assert printed.startswith("queued\n")
+    assert printed.startswith(("queued\n", "in_progress\n"))
     assert printed.count(BEST) == 2
     assert printed.endswith("True\n")
     assert service.submissions()["count"] == 2

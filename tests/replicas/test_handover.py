@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import Any
 
 from tests.local_supervisor_process import LocalSupervisor
 from tests.replicas.conftest import NewWire
 from tests.replicas.rows import Database, turn_of
-from tests.replicas.wire import Heard, new_thread, question, text_of, user
+from tests.replicas.together import at_once
+from tests.replicas.wire import Heard, Wire, new_thread, question, text_of, user
 from tests.server_process import ServerProcess
 
 ITEMS = 20
@@ -74,6 +76,34 @@ def test_jobs_of_a_killed_server_are_finished_by_whoever_is_asked_or_by_itself_w
     database.wait_ended(alone["id"])
     assert text_of(wire(b).get(alone["id"])) == "Back again."
     assert service.submissions(left)["count"] == 1
+
+
+def test_an_id_that_was_given_out_is_good_though_the_server_dies_at_that_moment(
+    replicas: list[ServerProcess], service: LocalSupervisor, wire: NewWire
+) -> None:
+    a, b, _ = replicas
+    asked = [f"At once {new_thread()}" for _ in range(8)]
+    clients = [wire(a) for _ in asked]
+
+    def begin(client: Wire, text: str) -> str:
+        body = {"input": question(text, reply="Kept.", accept_delay_s=1), "background": True}
+        return str(client.ask(body)["id"])
+
+    ids = at_once([partial(begin, client, text) for client, text in zip(clients, asked, strict=True)])
+    a.kill()
+    try:
+        for id, text in zip(ids, asked, strict=True):
+            end = wire(b).finished(id)
+            assert end["status"] == "completed"
+            if not text_of(end):  # Killed in the middle of the POST: that is asked about.
+                assert [(item["type"], item["name"]) for item in end["output"]] == [
+                    ("mcp_approval_request", "resubmit_job")
+                ]
+            else:
+                assert text_of(end) == "Kept."
+            assert service.submissions(text)["count"] <= 1
+    finally:
+        a.start()
 
 
 def test_a_job_that_another_server_drives_can_be_cancelled_through_any(

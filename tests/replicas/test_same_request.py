@@ -27,7 +27,7 @@ def test_the_same_request_five_times_at_once_is_one_job(
 ) -> None:
     thread = new_thread()
     asked = f"At once {thread}"
-    text = question(asked, reply="Once.", duration_s=0.1)
+    text = question(asked, reply="Once.", duration_s=0.3)
     body = {"input": [user(text)], "context": {"conversation_id": thread}}
     clients = [wire(replicas[number % spread]) for number in range(TIMES)]
     found = at_once([partial(_asked, client, body, stream) for client in clients])
@@ -160,7 +160,7 @@ def test_a_changed_conversation_five_times_at_once_is_one_job(
         said += [{"role": "assistant", "content": "One."}]
         clients[1].ask({"input": [*said, user(question(second, reply="Two."))], **context})
         asked = {"edited": edited, "regenerated": second}[change]
-        body = {"input": [*said, user(question(asked, reply="Three.", duration_s=0.1))], **context}
+        body = {"input": [*said, user(question(asked, reply="Three.", duration_s=0.3))], **context}
         found = at_once([partial(client.ask, body) for client in clients])
         if change == "edited":
             assert {text_of(response) for response in found} == {"Three."}

@@ -160,13 +160,26 @@ def test_an_end_that_was_not_delivered_is_handed_out() -> None:
 def test_a_repeat_that_came_before_the_end_is_owed_that_end_and_one_that_came_after_is_asked_anew() -> None:
     thread = Thread().turn(said("First."), asked=[user("One")])
     assert thread.look.turn is not None
-    ended_at = thread.look.turn.ended_at
-    assert ended_at is not None
+    delivered_at = thread.look.turn.delivered_at
+    assert delivered_at is not None
     for items in ([user("One")], thread.shown[:-1]):
-        early = replace(ask(*items, conversation=True), arrived_at=ended_at - 0.1)
+        early = replace(ask(*items, conversation=True), arrived_at=delivered_at - 0.1)
         assert thread.plan(early) == Attach()
-        late = replace(ask(*items, conversation=True), arrived_at=ended_at + 0.1)
+        late = replace(ask(*items, conversation=True), arrived_at=delivered_at + 0.1)
         assert isinstance(thread.plan(late), NewTurn)
+
+
+def test_a_question_whose_turn_is_open_and_not_in_the_thread_yet_is_that_turn() -> None:
+    thread = Thread().turn(said("First."), asked=[user("One")])
+    before = thread.look
+    thread.ask(user("Two"))
+    thread.look = replace(before, turn=thread.look.turn)
+    plan = thread.plan(ask(user("Two")))
+    assert isinstance(plan, NewTurn)
+    assert plan.turn_id == "turn2"
+    other = thread.plan(ask(user("Three")))
+    assert isinstance(other, NewTurn)
+    assert other.turn_id is None
 
 
 def test_the_last_question_once_more_is_asked_anew() -> None:

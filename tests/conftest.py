@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.postgres import PostgresServer
 
 pytest.register_assert_rewrite("tests.e2e.forks", "tests.e2e.stories")
+
+
+class _ByServers(LoadScopeScheduling):  # type: ignore[misc]
+    """A file at a time to each worker; and what shares running servers, to one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        folder = "tests/replicas/"
+        return folder if nodeid.startswith(folder) else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    return _ByServers(config, log)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Two for each core: these tests wait for processes much of their time."""
+    return 2 * (os.cpu_count() or 1)
 
 
 @pytest.fixture(scope="session")

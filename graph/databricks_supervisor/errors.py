@@ -7,6 +7,7 @@
     ├── ThreadError                 the thread is not in the state that the call needs
     │   ├── NothingToResumeError    no checkpoint: ask the question again, the job is found
     │   ├── ThreadBusyError         another question of this thread is under way
+    │   ├── ThreadMovedError        another turn came since the caller looked
     │   ├── TurnMismatchError       a turn id that belongs to another thread, position or question
     │   └── ForeignThreadError      the thread belongs to another graph
     ├── LedgerError                 the ledger cannot do its work

@@ -189,9 +189,9 @@ class MortalLedger:
     def __init__(self, process: Process, inner: Ledger, opened: Callable[[NewTurn], Awaitable[None]]) -> None:
         self.process, self.inner, self._opened = process, inner, opened
 
-    async def open_turn(self, turn: NewTurn) -> tuple[Turn, bool]:
+    async def open_turn(self, turn: NewTurn, after: str | None = None) -> tuple[Turn, bool]:
         async def effect(_: Verdict) -> tuple[Turn, bool]:
-            found, opened = await self.inner.open_turn(turn)
+            found, opened = await self.inner.open_turn(turn, after)
             if opened:
                 await self._opened(turn)
             return found, opened

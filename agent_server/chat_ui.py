@@ -19,7 +19,13 @@ CHAT_PORT = "3000"
 """Where it listens unless CHAT_APP_PORT says otherwise; MLflow's agent server looks for it at the same place."""
 
 STOP_WITHIN_S = 0.5
-_COMMAND = "npm install && npm run build && exec npm run start"
+# A guard reads what nobody writes: once the server is gone, however it went, the pipe ends, and all of this with it.
+_COMMAND = f"""
+exec 3<&0 </dev/null
+(trap '' TERM; read -r _ <&3; kill 0; sleep {STOP_WITHIN_S}; kill -9 0) &
+exec 3<&-
+npm install && npm run build && exec npm run start
+"""
 _KEPT_BACK = ("SUPERVISOR_", "OPENAI_")
 
 
@@ -53,7 +59,7 @@ def run_chat_ui(folder: Path, server: str, say: Callable[[str], None]) -> Iterat
     environment.setdefault("CHAT_APP_PORT", CHAT_PORT)
     # It leads a session of its own, so that all of its processes can be ended together.
     process = subprocess.Popen(
-        ["sh", "-c", _COMMAND], cwd=folder, env=environment, stdin=subprocess.DEVNULL, start_new_session=True
+        ["sh", "-c", _COMMAND], cwd=folder, env=environment, stdin=subprocess.PIPE, start_new_session=True
     )
     stopping = threading.Event()
 
@@ -71,9 +77,10 @@ def run_chat_ui(folder: Path, server: str, say: Callable[[str], None]) -> Iterat
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None
+    process.stdin.close()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(2 * STOP_WITHIN_S)
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_WITHIN_S)
         # Also what the first one left behind.
         os.killpg(process.pid, signal.SIGKILL)

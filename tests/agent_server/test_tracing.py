@@ -309,8 +309,12 @@ def test_a_tracking_server_that_hangs_holds_up_neither_answers_nor_the_end(
 
 @pytest.mark.parametrize(
     "env",
-    [{}, {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_EXPERIMENT_ID": "7"}],
-    ids=["nothing is configured", "nobody listens"],
+    [
+        pytest.param({}, id="nothing is configured", marks=pytest.mark.full),
+        pytest.param(
+            {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_EXPERIMENT_ID": "7"}, id="nobody listens"
+        ),
+    ],
 )
 def test_without_a_tracking_server_jobs_run_and_nothing_is_written(
     env: dict[str, str], tmp_path: Path, service: LocalSupervisor

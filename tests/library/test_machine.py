@@ -361,7 +361,7 @@ def mortality(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "examples",
     [
-        pytest.param(45, id="sample"),
+        pytest.param(25, id="sample"),
         pytest.param(2000, id="full", marks=[pytest.mark.full, pytest.mark.timeout(7200)]),
     ],
 )

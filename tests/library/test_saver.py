@@ -492,13 +492,12 @@ async def test_memory_is_bounded_and_what_is_forgotten_is_read_again(
 
 async def test_two_that_drive_one_step_lose_nothing(place: Place) -> None:
     """As ``DeltaChannel`` does: the later one's counter says 5, the first one's items are kept."""
-    loser_may_go, winner_is_through = asyncio.Event(), asyncio.Event()
+    loser_has_begun, winner_has_ended = asyncio.Event(), asyncio.Event()
 
     def poll(items: int, wait: asyncio.Event | None) -> Node:
         async def node(_state: State) -> Any:
-            if wait is None:
-                loser_may_go.set()
-            else:
+            if wait is not None:
+                loser_has_begun.set()
                 await wait.wait()
             fresh: list[BaseMessage] = [AIMessage(f"{number}", id=f"i{number}") for number in range(items)]
             return {"messages": fresh, "delivered": items}
@@ -506,16 +505,17 @@ async def test_two_that_drive_one_step_lose_nothing(place: Place) -> None:
         return node
 
     async def after(_state: State) -> Any:
-        winner_is_through.set()
         return {}
 
     async with place.opened() as first, place.opened() as second:
-        slow = graph_of(second, poll(5, winner_is_through), after)
+        slow = graph_of(second, poll(5, winner_has_ended), after)
         fast = graph_of(first, poll(3, None), after)
         start = {"messages": conversation(20), "delivered": 0}
         await fast.ainvoke(start, CONFIG, interrupt_before=["node0"], durability="sync")
         started = asyncio.create_task(slow.ainvoke(None, CONFIG, durability="sync"))
+        await loser_has_begun.wait()
         await fast.ainvoke(None, CONFIG, durability="sync")
+        winner_has_ended.set()
         await started
         values = (await fast.aget_state(CONFIG)).values
     assert (values["delivered"], len(values["messages"])) == (5, 25)

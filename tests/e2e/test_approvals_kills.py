@@ -159,7 +159,12 @@ def test_a_function_that_is_safe_to_repeat_is_run_again_unasked_twenty_times(
 
 
 @pytest.mark.parametrize(
-    ("function", "store"), [("note", "sqlite"), ("note_async", "postgres"), ("note_failing", "sqlite")]
+    ("function", "store"),
+    [
+        pytest.param("note", "sqlite", marks=pytest.mark.full),
+        ("note_async", "postgres"),
+        pytest.param("note_failing", "sqlite", marks=pytest.mark.full),
+    ],
 )
 def test_a_function_that_was_cut_off_and_is_not_to_be_repeated_is_an_error_to_the_agent(
     function: str, store: str, new_errand: NewErrand

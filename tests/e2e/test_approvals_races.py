@@ -16,6 +16,7 @@ from tests.local_supervisor_process import LocalSupervisor
 
 RACES = 20
 STORES = ("sqlite", "postgres")
+SAMPLED_STORES = [STORES[0], *(pytest.param(store, marks=pytest.mark.full) for store in STORES[1:])]
 WEEK_S = 7 * 24 * 3600.0
 SEND = {"name": "send", "server_label": "mail", "arguments": {"to": "all"}}
 THREE = [{"name": f"send{n}", "server_label": "mail", "arguments": {"n": n}} for n in range(3)]
@@ -38,7 +39,7 @@ def new_errand(
 # ---- a week later
 
 
-@pytest.mark.parametrize("approve", [True, False])
+@pytest.mark.parametrize("approve", [True, pytest.param(False, marks=pytest.mark.full)])
 def test_an_approval_is_answered_a_week_later_by_another_process(
     approve: bool, new_errand: NewErrand
 ) -> None:
@@ -161,7 +162,7 @@ def say_yes_at_once(errand: Errand) -> None:
     errand.check_story(end)
 
 
-@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("store", SAMPLED_STORES)
 def test_an_answer_that_comes_while_nothing_is_asked_is_no_answer_to_what_is_asked_later(
     store: str, new_errand: NewErrand
 ) -> None:
@@ -298,7 +299,7 @@ def answer_wrongly(errand: Errand, name: str) -> None:
     errand.check_story(end)
 
 
-@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("store", SAMPLED_STORES)
 def test_an_answer_that_comes_again_after_the_turn_went_on_approves_nothing_else(
     store: str, new_errand: NewErrand
 ) -> None:
@@ -317,7 +318,7 @@ def test_an_answer_that_comes_again_after_the_turn_went_on_approves_nothing_else
 # ---- by policy
 
 
-@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("store", SAMPLED_STORES)
 def test_what_the_policy_allows_is_decided_without_asking_and_recorded_as_such(
     store: str, new_errand: NewErrand
 ) -> None:
@@ -333,7 +334,13 @@ def test_what_the_policy_allows_is_decided_without_asking_and_recorded_as_such(
     errand.check_story(end)
 
 
-@pytest.mark.parametrize("killed_at", ["decision claimed", "decision recorded", "approve returns"])
+@pytest.mark.parametrize(
+    "killed_at",
+    [
+        "decision recorded",
+        *(pytest.param(moment, marks=pytest.mark.full) for moment in ("decision claimed", "approve returns")),
+    ],
+)
 def test_only_what_the_policy_does_not_allow_is_asked_also_after_a_kill(
     killed_at: str, new_errand: NewErrand
 ) -> None:

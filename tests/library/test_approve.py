@@ -449,7 +449,7 @@ STARTS = ("function_call", "mcp_approval_request")
 MATRIX = scenarios()
 
 
-@pytest.mark.parametrize("part", range(8))
+@pytest.mark.parametrize("part", range(4))
 async def test_every_order_of_approvals_and_calls_is_posted_and_told_as_decided(part: int) -> None:
     """A sample; the whole with ``-m full``."""
     for scenario in MATRIX[part::72]:

@@ -181,7 +181,7 @@ def weather(
 def test_jobs_in_a_storm_of_kills_all_end_with_one_submission_each(
     replicas: list[ServerProcess], service: LocalSupervisor
 ) -> None:
-    weather(replicas, service, jobs=12, duration_s=(1, 5), pause_s=0.7, stops=0)
+    weather(replicas, service, jobs=10, duration_s=(1, 4), pause_s=1.0, stops=0)
 
 
 @pytest.mark.full

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -40,14 +41,22 @@ def create_app() -> FastAPI:
     Raises:
         SettingError: One of them cannot work.
     """
-    return build_app(load_settings(), at_end=_exit_in_time)
+    # What was loaded stays: full garbage collections, in which nothing is served, need not walk through it.
+    return build_app(load_settings(), at_ready=gc.freeze, at_end=_exit_in_time)
 
 
-def build_app(settings: AppSettings, at_end: Callable[[], None] = lambda: None) -> FastAPI:
+def _nothing() -> None:
+    return None
+
+
+def build_app(
+    settings: AppSettings, *, at_ready: Callable[[], None] = _nothing, at_end: Callable[[], None] = _nothing
+) -> FastAPI:
     """The app.
 
     Args:
         settings: The settings.
+        at_ready: Called when everything is loaded, and nothing asked yet.
         at_end: Called when it begins to shut down.
     """
     tokens = UserTokens() if settings.auth == "user" else None
@@ -62,7 +71,7 @@ def build_app(settings: AppSettings, at_end: Callable[[], None] = lambda: None) 
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         opened = opening["front"] = asyncio.get_running_loop().create_future()
         stop = asyncio.Event()
-        owner = asyncio.create_task(_own(settings, tokens, opened, stop))
+        owner = asyncio.create_task(_own(settings, tokens, opened, stop, at_ready))
         try:
             yield
         finally:
@@ -76,7 +85,11 @@ def build_app(settings: AppSettings, at_end: Callable[[], None] = lambda: None) 
 
 
 async def _own(
-    settings: AppSettings, tokens: UserTokens | None, opened: asyncio.Future[Front], stop: asyncio.Event
+    settings: AppSettings,
+    tokens: UserTokens | None,
+    opened: asyncio.Future[Front],
+    stop: asyncio.Event,
+    at_ready: Callable[[], None],
 ) -> None:
     """Open everything, and close it when the server stops: in one task, as what is opened wants it."""
     try:
@@ -106,6 +119,7 @@ async def _own(
             tracing.start()
             if tokens is None:
                 await _warm_up(front)
+            at_ready()
             opened.set_result(front)
             front.take_up()
             await stop.wait()

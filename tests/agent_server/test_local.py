@@ -34,6 +34,7 @@ def alone(here: Path) -> Iterator[Path]:
         yield directory
 
 
+@pytest.mark.full
 def test_two_at_once_share_one_that_outlives_them(alone: Path) -> None:
     env = environment()
     both = [

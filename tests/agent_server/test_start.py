@@ -162,6 +162,7 @@ def test_every_worker_has_the_flags_and_ends_with_the_server(start: Start, servi
     wait_for(lambda: not any_left(server.process.pid))
 
 
+@pytest.mark.full
 def test_each_user_is_asked_for_with_their_own_token_and_nothing_keeps_it(
     start: Start, service: LocalSupervisor, here: Path
 ) -> None:

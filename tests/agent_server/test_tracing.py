@@ -310,10 +310,11 @@ def test_a_tracking_server_that_hangs_holds_up_neither_answers_nor_the_end(
         assert server.terminate() is not None, server.log
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "env",
     [
-        pytest.param({}, id="nothing is configured", marks=pytest.mark.full),
+        pytest.param({}, id="nothing is configured"),
         pytest.param(
             {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_EXPERIMENT_ID": "7"}, id="nobody listens"
         ),

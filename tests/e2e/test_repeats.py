@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.e2e.stories import Story, in_parallel
+from tests.e2e.stories import PACE, Story, in_parallel
 
 STORES = [(store, durability) for store in ("sqlite", "postgres") for durability in ("sync", "inherit")]
 
@@ -45,6 +45,7 @@ def test_killed_at_0_ms_and_asked_again_it_polls_the_same_job(new_story: NewStor
 def test_asked_again_while_it_runs_it_polls_the_same_job(new_story: NewStory) -> None:
     def check(store: str, durability: str) -> None:
         story = new_story(store, durability)
+        story.behaviour = {**PACE, "duration_s": 3.0}  # The second one begins while it runs, however slowly.
         first = story.start(story.again)
         assert first.wait_for("polled")
         second = story.run(story.again)

@@ -307,6 +307,7 @@ def test_a_deleted_thread_starts_anew(client: SyncLangGraphClient, service: Loca
 # ---- the server goes away
 
 
+@pytest.mark.full
 def test_a_server_that_was_stopped_goes_on_with_its_runs(server: Studio, service: LocalSupervisor) -> None:
     client = _clients[server]
     waiting, asking = _waiting_thread(client)

@@ -31,7 +31,7 @@ def instant_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalS
         yield running
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+@pytest.fixture(scope="module", params=["postgres", pytest.param("sqlite", marks=pytest.mark.full)])
 def server(
     request: pytest.FixtureRequest,
     instant_service: LocalSupervisor,

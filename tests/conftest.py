@@ -14,35 +14,12 @@ from tests.postgres import PostgresServer
 pytest.register_assert_rewrite("tests.e2e.forks", "tests.e2e.stories")
 
 
-OWN_PROCESSES = ("test_approvals", "test_fan_out", "test_studio", "test_wheel")
-
-
 class _ByServers(LoadScopeScheduling):  # type: ignore[misc]
-    """A file at a time to each worker; and what shares processes that take long to start, to one."""
+    """A file at a time to each worker; and what shares running servers, to one."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        folder, _, name = file.rpartition("/")
-        shares = folder == "tests/replicas" or (folder == "tests/e2e" and not name.startswith(OWN_PROCESSES))
-        return folder if shares else file
-
-
-LONGEST = (
-    "tests/replicas/",
-    "tests/e2e/",
-    "tests/library/test_machine.py",
-    "tests/agent_server/test_",
-    "tests/guides/",
-    "tests/clients/",
-)
-"""These begin first, so that no worker is left with a long one at the end."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    def rank(item: pytest.Item) -> int:
-        return next((n for n, start in enumerate(LONGEST) if item.nodeid.startswith(start)), len(LONGEST))
-
-    items.sort(key=rank)
+        folder = "tests/replicas/"
+        return folder if nodeid.startswith(folder) else nodeid.partition("::")[0]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:

@@ -202,6 +202,7 @@ def test_a_user_s_job_waits_for_that_user_when_the_server_starts_again(
     client = login(ann)
     id = client.ask({"input": question(asked, duration_s=1, reply="For you."), "background": True})["id"]
     (job,) = wait_for(lambda: service.submissions(asked)["jobs"])
+    wait_for(lambda: service.job(job["id"])["polls"])
     server.kill()
     polls = service.job(job["id"])["polls"]
     server.start()

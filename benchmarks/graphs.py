@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from .service import Service
 
 if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
     from databricks_supervisor.compiled import SupervisorGraph
 
-__all__ = ["asking", "graph_of"]
+__all__ = ["asking", "graph_of", "our_client"]
 
 
 def graph_of(service: Service, **settings: Any) -> SupervisorGraph:
@@ -23,17 +25,23 @@ def graph_of(service: Service, **settings: Any) -> SupervisorGraph:
         service: Who is asked.
         settings: More for ``create_supervisor_graph``.
     """
-    from databricks.sdk.core import Config
-
     from databricks_supervisor import create_supervisor_graph
-    from databricks_supervisor.clients import workspace_client
 
     logging.getLogger("databricks_supervisor").setLevel(logging.WARNING)
     return create_supervisor_graph(
         model="databricks-claude-sonnet-4-5",
-        client_factory=lambda identity: workspace_client(Config(host=service.url, token="benchmark")),
+        client_factory=lambda identity: our_client(service.url),
         **settings,
     )
+
+
+def our_client(url: str) -> AsyncOpenAI:
+    """The client that a supervisor has by default, for a workspace at this address."""
+    from databricks.sdk.core import Config
+
+    from databricks_supervisor.clients import workspace_client
+
+    return workspace_client(Config(host=url, token="benchmark"))
 
 
 @asynccontextmanager

@@ -12,10 +12,10 @@ from .graphs import asking
 from .measure import Row, Usage, finish, in_fresh_process
 from .service import Service, serving
 
-__all__ = ["JOBS", "in_flight", "measure", "rows"]
+__all__ = ["JOBS", "freeze", "in_flight", "measure", "rows"]
 
 JOBS = 1000
-WINDOW_S = 20.0
+WINDOW_S = 10.0
 
 
 def rows() -> list[Row]:
@@ -63,10 +63,15 @@ async def in_flight(service: Service, jobs: int, *, settle_s: float = 3.0) -> No
     """
     while (await asyncio.to_thread(service.stats))["jobs"] < jobs:  # noqa: ASYNC110 - another process
         await asyncio.sleep(1.0)
-    gc.collect()
-    gc.freeze()
+    freeze()
     await asyncio.sleep(settle_s)
     await asyncio.to_thread(service.stats)
+
+
+def freeze() -> None:
+    """Take all that is in memory out of the garbage collections to come."""
+    gc.collect()
+    gc.freeze()
 
 
 async def _watched(service: Service, running: list[asyncio.Task[Any]]) -> NoReturn:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable
-from typing import Any
 
+from .graphs import our_client
 from .measure import Row, Usage, in_fresh_process
 from .service import serving
 
@@ -24,21 +25,20 @@ def rows() -> list[Row]:
     return found
 
 
+@functools.cache
 def cost_ms(side: str, items: int) -> float:
-    """CPU of a poll in milliseconds, with a body of so many items."""
+    """CPU of a poll in milliseconds, with a body of so many items; measured once in a run."""
     with serving(items=items) as service:
         cost: float = in_fresh_process(__name__, side=side, url=service.url)["ms"]
     return cost
 
 
 def measure(side: str, url: str) -> dict[str, float]:
-    """In a process of its own: CPU of one poll, in milliseconds. Both sides have the same client."""
-    from .published import client_of
-
+    """In a process of its own: CPU of one poll, in milliseconds."""
     polls = POLLS[side]
 
     async def run() -> float:
-        poll = {"ours": _ours, "published": _published}[side](client_of(url))
+        poll = {"ours": _ours, "published": _published}[side](url)
         for _ in range(WARM_UP):
             await poll()
         usage = Usage()
@@ -49,10 +49,10 @@ def measure(side: str, url: str) -> dict[str, float]:
     return {"ms": asyncio.run(run())}
 
 
-def _ours(client: Any) -> Callable[[], Awaitable[None]]:
+def _ours(url: str) -> Callable[[], Awaitable[None]]:
     from databricks_supervisor.client import Reply, SupervisorClient
 
-    ours = SupervisorClient(client)
+    ours = SupervisorClient(our_client(url))
     last: Reply | None = None
 
     async def poll() -> None:
@@ -62,7 +62,11 @@ def _ours(client: Any) -> Callable[[], Awaitable[None]]:
     return poll
 
 
-def _published(client: Any) -> Callable[[], Awaitable[None]]:
+def _published(url: str) -> Callable[[], Awaitable[None]]:
+    from .published import client_of
+
+    client = client_of(url)
+
     async def poll() -> None:
         response = await client.responses.retrieve("resp_0000001_000000000000")
         assert response.status == "in_progress"

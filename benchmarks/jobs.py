@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
 
 from .graphs import asking
-from .measure import Row, Usage, finish, in_fresh_process
+from .measure import FreshProcess, Row, Usage, finish, ready
 from .service import Service, serving
 
 __all__ = ["JOBS", "freeze", "in_flight", "measure", "rows"]
@@ -20,11 +21,15 @@ WINDOW_S = 10.0
 
 def rows() -> list[Row]:
     """CPU and memory of a thousand jobs."""
-    sides = {}
-    for side in ("ours", "published"):
-        with serving() as service, tempfile.TemporaryDirectory() as folder:
-            sides[side] = in_fresh_process(__name__, side=side, port=service.port, folder=folder, jobs=JOBS)
-    ours, published = sides["ours"], sides["published"]
+    with ExitStack() as stack:
+        sides = []
+        for side in ("ours", "published"):
+            service = stack.enter_context(serving())
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            sides.append(FreshProcess(__name__, side=side, port=service.port, folder=folder, jobs=JOBS))
+        for process in sides:
+            process.wait_ready()
+        ours, published = (process.result() for process in sides)
     return [
         Row.against(
             "jobs", f"CPU of {JOBS:,} jobs, every 2 s", "core", ours["cores"], published["cores"], 1 / 4
@@ -44,6 +49,8 @@ def measure(side: str, port: int, folder: str, jobs: int) -> dict[str, float]:
 async def _ours(service: Service, folder: Path, jobs: int) -> dict[str, float]:
     async with asking(service, folder, polling=2.0) as ask:
         running = [asyncio.create_task(ask(number)) for number in range(jobs)]
+        await in_flight(service, jobs, settle_s=0.0)
+        await ready()
         return await _watched(service, running)
 
 
@@ -51,6 +58,7 @@ async def _published(service: Service, folder: Path, jobs: int) -> dict[str, flo
     from .published import client_of, run_job
 
     clients = [await asyncio.to_thread(client_of, service.url) for _ in range(jobs)]
+    await ready()
     running = [asyncio.create_task(run_job(client, "How much?")) for client in clients]
     return await _watched(service, running)
 

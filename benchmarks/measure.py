@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import json
 import os
@@ -14,7 +15,7 @@ from typing import Any, NoReturn
 
 import psutil  # type: ignore[import-untyped]
 
-__all__ = ["Row", "Usage", "finish", "in_fresh_process"]
+__all__ = ["FreshProcess", "Row", "Usage", "finish", "in_fresh_process", "ready"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Row:
     @classmethod
     def against(cls, benchmark: str, what: str, unit: str, ours: float, published: float, most: float) -> Row:
         """A row whose target is a share of the published loop's figure."""
-        target = f"≤ 1/{1 / most:g} of published" if most < 1 else f"≤ {most:g} × published"
+        target = f"≤ 1/{1 / most:g} of published" if (1 / most).is_integer() else f"≤ {most:g} × published"
         return cls(benchmark, what, unit, ours, target, ours <= most * published, published)
 
     @classmethod
@@ -89,11 +90,45 @@ def in_fresh_process(module: str, **arguments: Any) -> dict[str, Any]:
     Raises:
         subprocess.CalledProcessError: It failed; its traceback is on stderr.
     """
-    command = [sys.executable, "-m", "benchmarks.measure", module, json.dumps(arguments)]
-    environment = {**os.environ, "DATABRICKS_CONFIG_FILE": os.devnull, "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env=environment)
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
+    return FreshProcess(module, **arguments).result()
+
+
+class FreshProcess:
+    """``measure(**arguments)`` of a module, under way in a process of its own.
+
+    Several may get ready side by side, and are measured one after the other: what waits at :func:`ready` goes on
+    when its result is asked for.
+    """
+
+    def __init__(self, module: str, **arguments: Any) -> None:
+        command = [sys.executable, "-m", "benchmarks.measure", module, json.dumps(arguments)]
+        environment = {**os.environ, "DATABRICKS_CONFIG_FILE": os.devnull, "PYTHONWARNINGS": "ignore"}
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+
+    def wait_ready(self) -> None:
+        """Wait until it is ready, or has failed."""
+        assert self._process.stdout is not None
+        self._process.stdout.readline()
+
+    def result(self) -> dict[str, Any]:
+        """Let it go on, and wait for what it found.
+
+        Raises:
+            subprocess.CalledProcessError: It failed; its traceback is on stderr.
+        """
+        said, _ = self._process.communicate("go on\n")
+        if self._process.returncode:
+            raise subprocess.CalledProcessError(self._process.returncode, self._process.args)
+        result: dict[str, Any] = json.loads(said.splitlines()[-1])
+        return result
+
+
+async def ready() -> None:
+    """Say so, and wait until this process's result is asked for."""
+    print("ready", flush=True)  # noqa: T201
+    await asyncio.to_thread(sys.stdin.readline)
 
 
 def finish(result: dict[str, Any]) -> NoReturn:

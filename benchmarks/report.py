@@ -62,17 +62,19 @@ def _chart(rows: Sequence[Row], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(9, 0.45 * len(rows) + 1.2))
+    figure, axes = pyplot.subplots(figsize=(9, 0.4 * len(rows) + 1.4))
     places = range(len(rows))
+    ratios = [row.ratio or 0.0 for row in rows]
     axes.barh(places, [1.0] * len(rows), color="#d9d9d9", label="published loop")
-    axes.barh(places, [row.ratio or 0.0 for row in rows], color="#ff3621", height=0.5, label="this project")
-    for place, row in zip(places, rows, strict=True):
-        axes.text(1.01, place, f"{row.ours:.3g} of {row.published:.4g} {row.unit}", va="center", fontsize=8)
+    axes.barh(places, ratios, color="#ff3621", height=0.5, label="this project")
+    for place, row, ratio in zip(places, rows, ratios, strict=True):
+        said = f"{row.ours:.3g} of {row.published:.4g} {row.unit}"
+        axes.text(max(1.0, ratio) + 0.02, place, said, va="center", fontsize=8)
     axes.set_yticks(places, [row.what for row in rows], fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.45)
+    axes.set_xlim(0, max(1.0, *ratios) + 0.5)
     axes.set_xlabel("share of the published loop's figure (less is better)")
-    axes.legend(fontsize=8, loc="lower right")
+    axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
     figure.tight_layout()
     figure.savefig(path, dpi=150)
     pyplot.close(figure)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,12 +16,31 @@ from .client import SupervisorClient
 from .clients import Clients
 from .errors import ConfigurationError
 from .ledger import Ledger
+from .schedule import coalesced
 from .settings import Settings
 
 __all__ = ["RUN_KEY", "Headers", "Run", "Time", "no_headers", "run_of"]
 
 # LangGraph copies configurable values into checkpoint metadata unless their key starts with "__".
 RUN_KEY = "__databricks_supervisor_run"
+
+
+class _Waits(threading.local):
+    """Waits under way, in the event loop of a thread."""
+
+    number = 0
+
+
+_waits = _Waits()
+
+
+async def _sleep(seconds: float) -> None:
+    """Wait, and wake up together with others where many wait."""
+    _waits.number += 1
+    try:
+        await asyncio.sleep(coalesced(seconds, time.monotonic(), _waits.number))
+    finally:
+        _waits.number -= 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +54,7 @@ class Time:
     """
 
     now: Callable[[], float] = time.time
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    sleep: Callable[[float], Awaitable[None]] = _sleep
     random: Callable[[], float] = field(default=random.random)
 
 

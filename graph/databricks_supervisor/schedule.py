@@ -6,16 +6,21 @@ lag proportional to its duration, at a number of polls that grows with its logar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["PollMoment", "Polling", "RateBudget", "next_delay", "retry_delay"]
+__all__ = ["PollMoment", "Polling", "RateBudget", "coalesced", "next_delay", "retry_delay"]
 
 SHORTEST_S = 0.3
 LONGEST_S = 10.0
 LONGEST_RETRY_S = 30.0
 NEWS_WINDOW_S = 3.0
+LONGEST_SLACK_S = 1 / 32
+MANY = 160
+SLACK_S = 5e-5
+"""Seconds that each wait is worth to the others: a thousand of them may wake 31 ms late, together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,28 @@ def retry_delay(failures: int, retry_after_s: float | None, random: Callable[[],
     if retry_after_s is not None:
         return max(SHORTEST_S, retry_after_s)
     return float(min(LONGEST_RETRY_S, 0.5 * 2 ** (min(failures, 10) - 1)) * (0.5 + random()))
+
+
+def coalesced(seconds: float, now: float, waiting: int) -> float:
+    """A wait that ends together with others, where many wait; never earlier than it was to.
+
+    A process that wakes up for one poll at a time runs with cold caches: polls in batches take a fifth to a half
+    less CPU (measured; benchmarks/README.md).
+
+    Args:
+        seconds: What to wait, in seconds.
+        now: Monotonic seconds.
+        waiting: How many wait.
+
+    Example:
+        >>> coalesced(2.0, now=100.01, waiting=3), round(coalesced(2.0, now=100.01, waiting=1000), 5)
+        (2.0, 2.02125)
+    """
+    if waiting < MANY:
+        return seconds
+    # A power of two: whoever waits with fewer others wakes up with some of the same.
+    slack = min(LONGEST_SLACK_S, 2.0 ** math.floor(math.log2(waiting * SLACK_S)))
+    return seconds + -(now + seconds) % slack
 
 
 class RateBudget:

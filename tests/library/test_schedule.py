@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 
 from databricks_supervisor.schedule import (
     LONGEST_S,
+    LONGEST_SLACK_S,
+    MANY,
     SHORTEST_S,
     PollMoment,
     RateBudget,
+    coalesced,
     next_delay,
     retry_delay,
 )
@@ -222,3 +225,37 @@ def test_what_was_not_used_for_long_is_not_saved_up() -> None:
     budget.wait_s(0.0)
     at_once = [wait for wait in (budget.wait_s(1000.0) for _ in range(20)) if wait == 0.0]
     assert len(at_once) == 5
+
+
+# ---- waits that end together
+
+delays = st.floats(0, 600)
+clocks = st.floats(0, 1e7)
+
+
+@settings(deadline=None)
+@given(delays, clocks, st.integers(0, MANY - 1))
+def test_where_few_wait_nobody_waits_for_others(delay: float, now: float, waiting: int) -> None:
+    assert coalesced(delay, now, waiting) == delay
+
+
+@settings(deadline=None)
+@given(delays, clocks, st.integers(MANY, 100_000))
+def test_a_wait_never_ends_early_and_hardly_late(delay: float, now: float, waiting: int) -> None:
+    assert delay <= coalesced(delay, now, waiting) <= delay + LONGEST_SLACK_S
+
+
+@pytest.mark.parametrize("waiting", [1000, 10_000])
+def test_thousands_of_waits_end_in_batches(waiting: int) -> None:
+    starts = [1000 + 2.0 * number / waiting for number in range(waiting)]
+    ends = {round(start + coalesced(2.0, start, waiting), 6) for start in starts}
+    assert len(ends) <= 2.0 / LONGEST_SLACK_S + 1
+
+
+@settings(deadline=None)
+@given(delays, clocks, st.integers(MANY, 100_000), st.integers(MANY, 100_000))
+def test_those_who_wait_with_fewer_others_still_meet_some(
+    delay: float, now: float, one: int, other: int
+) -> None:
+    fewer, more = sorted((one, other))
+    assert coalesced(delay, now, fewer) <= coalesced(delay, now, more) + 1e-9

@@ -11,8 +11,8 @@ from typing import Any
 from langchain_core.messages import RemoveMessage
 
 from databricks_supervisor.compiled import CompiledSupervisorGraph
-from databricks_supervisor.decisions import record_decision
-from databricks_supervisor.errors import ThreadMovedError
+from databricks_supervisor.decisions import conflict, record_decision
+from databricks_supervisor.errors import ThreadMovedError, TurnMismatchError
 from databricks_supervisor.items import Item, message_from_item
 from databricks_supervisor.items.history import question_digest
 from databricks_supervisor.ledger import Ledger, Turn
@@ -66,6 +66,10 @@ class Admission:
         while True:
             try:
                 return await self._admit(ask, caller)
+            except TurnMismatchError:
+                if ask.key is None:
+                    raise
+                raise _reused() from None  # By another request, at this moment.
             except ThreadMovedError:
                 continue  # Somebody was quicker: what is asked of the thread as it is now is another matter.
 
@@ -88,7 +92,7 @@ class Admission:
             case Answer(decisions, more):
                 return await self._answer(look, decisions, more, caller)
             case Attach(str(answered)):
-                return await self._answered(thread_id, answered, caller)
+                return await self._answered(thread_id, answered, ask, caller)
         if look.turn is None:
             raise Fault(404, "thread_not_found", "The thread is not known.")
         return await self.leg(look.turn, caller)
@@ -132,7 +136,8 @@ class Admission:
         keys = (await self._threads.look_at_turn(turn)).keys
         if (driven := self._drives.get(turn.turn_id)) is not None:
             driven.more += more  # Before the answers: it may see them at any moment.
-        for item in decisions:
+        contradicted: str | None = None
+        for item in sorted(decisions, key=lambda item: str(item["approval_request_id"])):
             id = item["approval_request_id"]
             question = look.asked[id]
             given = Decision(approve=item["approve"], by="person")
@@ -145,16 +150,29 @@ class Admission:
             stands = await record_decision(self._ledger, turn.turn_id, round_, key, given)
             if stands["approve"] != given["approve"]:
                 logger.warning("event=decision_conflict turn=%s id=%s", turn.turn_id, id)
+                contradicted = conflict(id, stands["approve"])
+                break  # As in the library: answers that contradict each other do not mix.
         leg = await self.leg(turn, caller)
         drive = self._drives.start(turn, caller.identity)
         if drive is not driven:
             drive.more += more
+        if contradicted is not None:
+            raise Fault(409, "already_decided", f"{contradicted} What came of it is response {leg.id!r}.")
         return leg
 
-    async def _answered(self, thread_id: str, approval_id: str, caller: Caller) -> Leg:
+    async def _answered(self, thread_id: str, approval_id: str, ask: Ask, caller: Caller) -> Leg:
         """The leg that an answer began when it came first."""
+        given = {i.get("approve") for i in ask.items if i.get("approval_request_id") == approval_id}
         for turn in await self._ledger.turns_with_effect("decision", approval_id):
             effects = await self._ledger.effects(turn.turn_id) if turn.thread == thread_id else []
+            for each in effects:
+                stands = (each.outcome or {}).get("approve")
+                if (
+                    each.key.kind == "decision"
+                    and each.key.id == approval_id
+                    and stands not in (None, *given)
+                ):
+                    raise Fault(409, "already_decided", conflict(approval_id, bool(stands)))
             rounds = {("approval", each.key.round) for each in effects if each.key.id == approval_id}
             for index, pause in enumerate(pauses_of(effects)):
                 if pause.key in rounds or pause.key[0] == approval_id:
@@ -165,11 +183,7 @@ class Admission:
         """A request whose Idempotency-Key is known: the same turn, whatever the thread has done since."""
         messages = [message_from_item(item, "input", index) for index, item in enumerate(ask.items)]
         if question_digest(messages) != turn.digest:
-            raise Fault(
-                422,
-                "idempotency_key_reused",
-                "This Idempotency-Key was used for another request. Nothing was submitted. Use a new key.",
-            )
+            raise _reused()
         return Leg(turn, 0, caller.identity)
 
     async def _thread(self, ask: Ask, caller: Caller) -> tuple[str, Turn | None]:
@@ -214,6 +228,14 @@ class Admission:
         own = set(turn.message_ids)
         prefixes = tuple(f"{id}:" for id in rounds_of(await self._ledger.effects(turn.turn_id)).values())
         return lambda id: id in own or id.startswith(prefixes)
+
+
+def _reused() -> Fault:
+    return Fault(
+        422,
+        "idempotency_key_reused",
+        "This Idempotency-Key was used for another request. Nothing was submitted. Use a new key.",
+    )
 
 
 def _digest(user: str, key: str | None) -> str:

@@ -179,6 +179,8 @@ def _sorted_answers(new: Sequence[Item], kept: Kept) -> tuple[list[Item], list[I
             continue
         id = item["approval_request_id"]
         if id in asked:
+            if any(d["approval_request_id"] == id and d["approve"] != item["approve"] for d in decisions):
+                raise _wrong(f"{id!r} is both approved and refused. Nothing was changed; decide on one.")
             decisions.append(item)
         elif id in requested and index < last_said:
             rest.append(item)  # History of another place.

@@ -103,7 +103,8 @@ async def _replace(run: Run, busy: Busy, snapshot: Snapshot) -> list[BaseMessage
     if state is not None and snapshot.has(turn.turn_id) and state["job"]["response_id"]:
         refusal = Decision(approve=False, by="policy", reason=REPLACED)
         made = state["job"].get("decisions") or {}
-        for item in pending_of(state, run).approvals:
+        # In the order of every answer, so that an answer stands as a whole or not at all.
+        for item in sorted(pending_of(state, run).approvals, key=lambda item: str(item["id"])):
             approval_id = str(item["id"])
             stands = await record_decision(
                 run.ledger, turn.turn_id, state["job"]["round"], approval_id, refusal

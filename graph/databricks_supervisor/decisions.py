@@ -15,36 +15,65 @@ from .ledger import EffectKey, Ledger
 from .run import Run
 from .state import Decision, Job
 
-__all__ = ["REPLACED", "decide", "decision_message", "record_decision", "recorded_decisions"]
+__all__ = [
+    "REPLACED",
+    "conflict",
+    "decide",
+    "decision_message",
+    "record_decision",
+    "recorded_decisions",
+]
 
 logger = logging.getLogger(__name__)
 
 REPLACED = "replaced by a new message"
 _LIFETIME_S = 5.0
+_LOOKS = 20
 
 
 async def decide(
     run: Run, job: Job, answers: Mapping[str, Decision], writer: StreamWriter
 ) -> dict[str, Decision]:
-    """Record decisions; where another one was recorded first, that one stands and the caller is told.
+    """Record an answer's decisions; where another one was recorded first, that one stands and the caller is told.
+
+    Answers that contradict each other do not mix: all are recorded in the same order, and one that meets a
+    contradiction goes no further. Whoever contradicted it is given the time to record the rest; what nobody
+    decided then stays open.
 
     Returns:
         The decisions that stand, by approval id.
     """
     standing: dict[str, Decision] = {}
-    for approval_id, given in answers.items():
-        stands = await record_decision(run.ledger, job["turn_id"], job["round"], approval_id, given)
+    for approval_id in sorted(answers):
+        stands = await record_decision(
+            run.ledger, job["turn_id"], job["round"], approval_id, answers[approval_id]
+        )
         standing[approval_id] = stands
-        if stands["approve"] != given["approve"]:
-            said = "approved" if stands["approve"] else "refused"
-            text = f"{approval_id} was {said} by an earlier answer; that one stands, yours was not applied."
-            logger.warning(
-                "event=decision_conflict thread=%s response_id=%s %s", run.thread, job["response_id"], text
-            )
-            writer(
-                {"type": "supervisor.decision_conflict", "id": approval_id, "stands": said, "message": text}
-            )
+        if stands["approve"] != answers[approval_id]["approve"]:
+            break
+    else:
+        return standing
+    for _ in range(_LOOKS):
+        standing |= await recorded_decisions(run.ledger, job["turn_id"], job["round"])
+        if answers.keys() <= standing.keys():
+            break
+        await run.time.sleep(_LIFETIME_S / _LOOKS)
+    for approval_id in sorted(answers.keys() & standing.keys()):
+        if (approve := standing[approval_id]["approve"]) == answers[approval_id]["approve"]:
+            continue
+        text = conflict(approval_id, approve)
+        logger.warning(
+            "event=decision_conflict thread=%s response_id=%s %s", run.thread, job["response_id"], text
+        )
+        said = "approved" if approve else "refused"
+        writer({"type": "supervisor.decision_conflict", "id": approval_id, "stands": said, "message": text})
     return standing
+
+
+def conflict(approval_id: str, approve: bool) -> str:
+    """What whoever decided second is told."""
+    said = "approved" if approve else "refused"
+    return f"{approval_id} was {said} by an earlier answer; that one stands, yours was not applied."
 
 
 async def record_decision(

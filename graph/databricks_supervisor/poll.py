@@ -20,6 +20,7 @@ from .errors import (
     ServiceRetiredError,
     ServiceUnavailableError,
     TurnEndedError,
+    scrub,
 )
 from .items import Item, message_from_item
 from .items.history import request_input
@@ -234,7 +235,7 @@ async def _deliver(
         return {"messages": messages, "job": job}
     details = reply.body.get("incomplete_details")
     if isinstance(details, dict) and isinstance(details.get("reason"), str):
-        job = {**job, "incomplete": details["reason"]}
+        job = {**job, "incomplete": scrub(details["reason"])}
     error = failure_of_status(response_id, reply.body, job["delivered"])
     if error is not None:
         failed = await end_without_answer(run, job, error)

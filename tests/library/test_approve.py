@@ -327,6 +327,35 @@ async def test_who_comes_second_is_told_what_stands() -> None:
     assert agent.decisions() == {"a1": False}
 
 
+async def test_answers_that_contradict_each_other_do_not_mix(tmp_path: Path) -> None:
+    agent = ScriptedAgent(first_asks(approval("a1"), approval("a2")))
+    path = tmp_path / "c.sqlite"
+    async with opened(agent, path) as one, opened(agent, path) as other:
+        for number in range(20):
+            config = thread(f"t{number}")
+            await one.ainvoke(question(), config)
+            answers = [{"a1": True, "a2": False}, {"a1": False, "a2": True}]
+            await asyncio.gather(
+                *(g.ainvoke(Command(resume=a), config) for g, a in zip([one, other], answers, strict=True))
+            )
+            assert agent.decisions() in answers
+            assert not (await one.aget_state(config)).next
+
+
+async def test_an_answer_that_is_contradicted_goes_no_further() -> None:
+    agent = ScriptedAgent(first_asks(approval("a1"), approval("a2")))
+    graph = supervisor(agent)
+    await graph.ainvoke(question(), thread())
+    ledger = await graph.parts.ledgers.of(graph.checkpointer)  # type: ignore[arg-type]
+    turn = await ledger.latest_turn("t", "")
+    assert turn is not None
+    await record_decision(ledger, turn.turn_id, 0, "a1", Decision(approve=False, by="person"))
+    asked = await graph.ainvoke(Command(resume={"a1": True, "a2": True}), thread())
+    assert asked["__interrupt__"][0].value["ids"] == ["a2"]
+    await graph.ainvoke(Command(resume={"a2": False}), thread())
+    assert agent.decisions() == {"a1": False, "a2": False}
+
+
 # ---- policy
 
 

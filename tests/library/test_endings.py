@@ -48,6 +48,16 @@ async def works_again(s: Scene) -> None:
     assert await s.waits_at() == ()
 
 
+async def test_why_an_answer_is_incomplete_is_kept_without_credentials() -> None:
+    details = {"reason": "max_output_tokens for dapi0123456789abcdef0123456789abcdef"}
+    cut = response("incomplete", message("Half of it"), incomplete_details=details)
+    async with scene([response("queued")], [cut]) as s:
+        await s.ask()
+        kept = (await s.values())["job"]["incomplete"]
+    assert "max_output_tokens" in kept
+    assert "dapi" not in kept
+
+
 # ---- raise
 
 

@@ -114,9 +114,8 @@ def test_a_refusal_that_comes_with_a_new_message_is_one_submission(new_chat: New
     assert last[-2:] == [("refused", request["id"]), ("user", instead)]
 
 
-@pytest.mark.parametrize("second", [True, False], ids=["Allow twice", "Allow and Deny"])
-def test_two_answers_at_the_same_moment_on_two_servers_are_one_decision(
-    second: bool, new_chat: NewChat, replicas: list[ServerProcess], service: LocalSupervisor, wire: NewWire
+def test_the_same_answer_at_the_same_moment_on_two_servers_is_one_decision(
+    new_chat: NewChat, replicas: list[ServerProcess], wire: NewWire
 ) -> None:
     clients = [wire(server) for server in replicas[:2]]
     for _ in range(RACES):
@@ -124,17 +123,42 @@ def test_two_answers_at_the_same_moment_on_two_servers_are_one_decision(
         asked = f"Race {chat.thread}"
         chat.say(question(asked, approvals=ONE, rounds=[{"reply": "Decided."}]))
         (request,) = chat.requests
-        bodies = [chat.body(), chat.body()]
-        bodies[0]["input"].append(allow(request))
-        bodies[1]["input"].append(allow(request, second))
-        found = at_once([partial(client.ask, body) for client, body in zip(clients, bodies, strict=True)])
+        chat.items.append(allow(request))
+        found = at_once([partial(client.ask, chat.body()) for client in clients])
         assert found[0] == found[1]
         assert text_of(found[0]) == "Decided."
+        assert clients[0].ask(chat.body()) == found[0]
+        assert len(chat.stories(asked)) == 2
+
+
+@pytest.mark.parametrize("requests", [ONE, TWO], ids=["one request", "two requests"])
+def test_of_answers_that_contradict_each_other_at_the_same_moment_one_stands_whole(
+    requests: list[dict[str, Any]], new_chat: NewChat, replicas: list[ServerProcess], wire: NewWire
+) -> None:
+    clients = [wire(server) for server in replicas[:2]]
+    for _ in range(RACES):
+        chat = new_chat()
+        asked = f"Contradict {chat.thread}"
+        chat.say(question(asked, approvals=requests, rounds=[{"reply": "Decided."}]))
+        answers = [[True, False][: len(requests)], [False, True][: len(requests)]]
+        bodies = [chat.body(), chat.body()]
+        for body, answer in zip(bodies, answers, strict=True):
+            body["input"] += [
+                allow(each, approve) for each, approve in zip(chat.requests, answer, strict=True)
+            ]
+        found = at_once([partial(client.post, body) for client, body in zip(clients, bodies, strict=True)])
+        (winner,) = [index for index, answer in enumerate(found) if answer.status_code == 200]
+        refused = found[1 - winner]
+        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "already_decided")
+        assert "that one stands" in refused.json()["error"]["message"]
+        assert text_of(found[winner].json()) == "Decided."
         _, last = chat.stories(asked)
-        (decision,) = [each for each in last if each[0] in ("approved", "refused")]
-        assert decision in {("approved", request["id"]), ("approved" if second else "refused", request["id"])}
-        # Whoever comes late gets what was decided.
-        assert clients[0].ask(bodies[1]) == found[0]
+        decided = {each[1]: each[0] == "approved" for each in last if each[0] in ("approved", "refused")}
+        assert [decided[each["id"]] for each in chat.requests] == answers[winner]
+        # Whoever comes late is told, too.
+        late = clients[0].post(bodies[1 - winner])
+        assert (late.status_code, late.json()["error"]["code"]) == (409, "already_decided")
+        assert clients[0].ask(bodies[winner]) == found[winner].json()
         assert len(chat.stories(asked)) == 2
 
 

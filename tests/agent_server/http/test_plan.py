@@ -295,6 +295,10 @@ def test_an_answer_that_was_carried_out_is_followed_not_repeated() -> None:
     assert asks_for(thread, user("Thanks")) == [user("Thanks")]
 
 
+def test_an_answer_that_contradicts_itself_is_refused() -> None:
+    assert "both approved and refused" in refusal(waiting("a", "b"), response("a"), response("a", False))
+
+
 def test_an_answer_to_nothing_is_refused() -> None:
     assert "'x' waits for an answer. Nothing is pending" in refusal(two_turns(), response("x"))
     assert "Pending: a, b." in refusal(waiting("a", "b"), response("x"))

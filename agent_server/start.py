@@ -141,8 +141,7 @@ def _run(command: typer.Typer, name: str, arguments: Sequence[str] | None) -> No
 
 
 def _start(options: _Options) -> None:
-    # Until uvicorn looks after signals itself; and what it was told to do, it tells us afterwards.
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, _leave)
     try:
         _serve(options)
     except AppError as error:
@@ -251,6 +250,8 @@ def _run_uvicorn(host: str, port: int, options: _Options) -> None:
         "loggers": LOGGING_CONFIG["loggers"] | quiet,
         "root": {"handlers": ["default"], "level": level},
     }
+    # Uvicorn looks after signals itself, and hands on afterwards what it was told.
+    signal.signal(signal.SIGTERM, _terminate)
     uvicorn.run(
         APP,
         factory=True,
@@ -264,6 +265,11 @@ def _run_uvicorn(host: str, port: int, options: _Options) -> None:
         server_header=False,
         timeout_graceful_shutdown=DRAIN_S,
     )
+
+
+def _leave(number: int, _frame: Any) -> NoReturn:
+    """While everything is imported: an exception could be swallowed there, and there is nothing to put away."""
+    os._exit(128 + number)
 
 
 def _terminate(number: int, _frame: Any) -> NoReturn:

@@ -124,6 +124,30 @@ def answers(url: str) -> bool:
     return found is not None and found.status_code == 200
 
 
+def test_a_stop_while_it_is_being_loaded_is_obeyed_where_an_exception_would_be_swallowed() -> None:
+    loading = """
+import os, signal
+from agent_server import start
+
+class Swallows:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(1000):
+            pass
+
+def load(options):
+    Swallows()
+    print("it went on")
+
+start._serve = load
+start.start_server([])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", loading], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+    assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, ""), done.stderr
+
+
 def test_the_server_answers_says_where_and_ends_with_a_stream_open(
     start: Start, slow_service: LocalSupervisor
 ) -> None:

@@ -165,14 +165,12 @@ class Admission:
         given = {i.get("approve") for i in ask.items if i.get("approval_request_id") == approval_id}
         for turn in await self._ledger.turns_with_effect("decision", approval_id):
             effects = await self._ledger.effects(turn.turn_id) if turn.thread == thread_id else []
-            for each in effects:
-                stands = (each.outcome or {}).get("approve")
-                if (
-                    each.key.kind == "decision"
-                    and each.key.id == approval_id
-                    and stands not in (None, *given)
-                ):
-                    raise Fault(409, "already_decided", conflict(approval_id, bool(stands)))
+            made = [each for each in effects if (each.key.kind, each.key.id) == ("decision", approval_id)]
+            stood = {
+                bool(each.outcome["approve"]) for each in made if each.outcome and "approve" in each.outcome
+            }
+            if stood and given.isdisjoint(stood):
+                raise Fault(409, "already_decided", conflict(approval_id, stood.pop()))
             rounds = {("approval", each.key.round) for each in effects if each.key.id == approval_id}
             for index, pause in enumerate(pauses_of(effects)):
                 if pause.key in rounds or pause.key[0] == approval_id:

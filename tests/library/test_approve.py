@@ -309,14 +309,19 @@ async def approve_and_deny(agent: ScriptedAgent, graphs: list[CompiledSupervisor
     assert recorded.outcome["approve"] is posted
 
 
-async def test_who_comes_second_is_told_what_stands() -> None:
-    agent = ScriptedAgent(first_asks(approval("a1")))
-    graph = supervisor(agent)
-    await graph.ainvoke(question(), thread())
+async def somebody_refuses(graph: CompiledSupervisorGraph) -> None:
+    """Another process records that a1 is refused."""
     ledger = await graph.parts.ledgers.of(graph.checkpointer)  # type: ignore[arg-type]
     turn = await ledger.latest_turn("t", "")
     assert turn is not None
     await record_decision(ledger, turn.turn_id, 0, "a1", Decision(approve=False, by="person"))
+
+
+async def test_who_comes_second_is_told_what_stands() -> None:
+    agent = ScriptedAgent(first_asks(approval("a1")))
+    graph = supervisor(agent)
+    await graph.ainvoke(question(), thread())
+    await somebody_refuses(graph)
     events = [
         event
         async for event in graph.astream(Command(resume=True), thread(), stream_mode="custom")
@@ -346,10 +351,7 @@ async def test_an_answer_that_is_contradicted_goes_no_further() -> None:
     agent = ScriptedAgent(first_asks(approval("a1"), approval("a2")))
     graph = supervisor(agent)
     await graph.ainvoke(question(), thread())
-    ledger = await graph.parts.ledgers.of(graph.checkpointer)  # type: ignore[arg-type]
-    turn = await ledger.latest_turn("t", "")
-    assert turn is not None
-    await record_decision(ledger, turn.turn_id, 0, "a1", Decision(approve=False, by="person"))
+    await somebody_refuses(graph)
     asked = await graph.ainvoke(Command(resume={"a1": True, "a2": True}), thread())
     assert asked["__interrupt__"][0].value["ids"] == ["a2"]
     await graph.ainvoke(Command(resume={"a2": False}), thread())

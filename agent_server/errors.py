@@ -16,16 +16,6 @@ from __future__ import annotations
 import sqlite3
 from enum import IntEnum
 
-__all__ = [
-    "AppError",
-    "Exit",
-    "InvalidInputError",
-    "NotReachableError",
-    "StateError",
-    "UsageError",
-    "exit_of",
-]
-
 
 class Exit(IntEnum):
     """Exit codes."""

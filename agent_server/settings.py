@@ -12,9 +12,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from .errors import UsageError
-from .state_url import check_state_url
-
-__all__ = ["AppSettings", "SettingError", "load_settings"]
+from .storage.url import check_state_url
 
 PREFIX = "SUPERVISOR_"
 _APPS = "apps/"
@@ -34,7 +32,7 @@ class AppSettings(BaseSettings):
         model: Name of the model that the service runs; for an app ``apps/NAME`` unless it is given.
         instructions: System instructions for the model.
         poll_interval: ``"auto"``, or seconds between two polls of a job.
-        state_url: Where checkpoints and ledger are kept; see :mod:`agent_server.state_url`.
+        state_url: Where checkpoints and ledger are kept; see :mod:`agent_server.storage.url`.
         require_approval: Which MCP tool calls a person must approve, in OpenAI's vocabulary.
         on_unknown_submission: What happens when nobody knows whether a question arrived.
         create_timeout_s: Time-out of the request that submits a job, in seconds.

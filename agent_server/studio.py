@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
-from .app_graph import build_graph
-from .backend import find_backend
+from .backend.backend import find_backend
+from .graph import build_graph
 from .settings import load_settings
-from .storage import open_ledger, open_storage
+from .storage.storage import open_ledger, open_storage
 
 if TYPE_CHECKING:
     from databricks_supervisor.compiled import SupervisorGraph
 
-__all__ = ["checkpointer", "graph"]
 
 _settings = load_settings()
 

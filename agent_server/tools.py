@@ -14,8 +14,6 @@ from zoneinfo import ZoneInfo
 
 from databricks_supervisor import uc_connection
 
-__all__ = ["demonstration_tools", "get_current_time", "workspace_tools"]
-
 Tool = dict[str, Any] | Callable[..., Any]
 
 

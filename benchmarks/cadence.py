@@ -11,13 +11,11 @@ import random
 from collections.abc import Iterator
 from statistics import fmean
 
-from databricks_supervisor.schedule import PollMoment, next_delay
+from databricks_supervisor.polling import PollMoment, next_delay
 
 from .measure import Row
 from .polls import cost_ms
 from .published import FIRST_S, INTERVAL_S
-
-__all__ = ["rows"]
 
 JOBS = 20_000
 MEDIAN_S, SIGMA, CAP_S = 20.0, 1.2, 1800.0

@@ -22,8 +22,6 @@ from .graphs import graph_of
 from .measure import Row
 from .service import serving
 
-__all__ = ["rows"]
-
 MESSAGES, MESSAGE_BYTES = 500, 200
 SUPERSTEPS = 4
 JOB_S = 3.0
@@ -153,7 +151,7 @@ async def _postgres(*, ours: bool) -> AsyncIterator[tuple[Any, Size]]:
     from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 
     from databricks_supervisor import DeduplicatingSaver, SqlLedger
-    from tests.postgres import PostgresServer
+    from tests.support.postgres import PostgresServer
 
     def size() -> int:
         with psycopg.connect(url) as connection:

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from databricks_supervisor.compiled import SupervisorGraph
 
-__all__ = ["asking", "graph_of", "our_client"]
-
 
 def graph_of(service: Service, **settings: Any) -> SupervisorGraph:
     """A supervisor that asks the service, with the client that it has by default.
@@ -39,7 +37,7 @@ def our_client(url: str) -> AsyncOpenAI:
     """The client that a supervisor has by default, for a workspace at this address."""
     from databricks.sdk.core import Config
 
-    from databricks_supervisor.clients import workspace_client
+    from databricks_supervisor.client.pool import workspace_client
 
     return workspace_client(Config(host=url, token="benchmark"))
 

@@ -13,8 +13,6 @@ from .graphs import asking
 from .measure import FreshProcess, Row, Usage, finish, ready
 from .service import Service, serving
 
-__all__ = ["JOBS", "freeze", "in_flight", "measure", "rows"]
-
 JOBS = 1000
 WINDOW_S = 10.0
 

@@ -15,8 +15,6 @@ from typing import Any, NoReturn
 
 import psutil  # type: ignore[import-untyped]
 
-__all__ = ["FreshProcess", "Row", "Usage", "finish", "in_fresh_process", "ready"]
-
 
 @dataclass(frozen=True, slots=True)
 class Row:

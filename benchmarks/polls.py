@@ -10,8 +10,6 @@ from .graphs import our_client
 from .measure import Row, Usage, in_fresh_process
 from .service import serving
 
-__all__ = ["cost_ms", "measure", "rows"]
-
 POLLS = {"ours": 4000, "published": 1000}
 WARM_UP = 200
 
@@ -50,10 +48,10 @@ def measure(side: str, url: str) -> dict[str, float]:
 
 
 def _ours(url: str) -> Callable[[], Awaitable[None]]:
-    from databricks_supervisor.client import Reply, SupervisorClient
+    from databricks_supervisor.client.responses import ServiceResponse, SupervisorClient
 
     ours = SupervisorClient(our_client(url))
-    last: Reply | None = None
+    last: ServiceResponse | None = None
 
     async def poll() -> None:
         nonlocal last

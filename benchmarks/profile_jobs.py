@@ -22,8 +22,6 @@ from .graphs import asking
 from .jobs import JOBS, in_flight
 from .service import serving
 
-__all__ = ["main"]
-
 WINDOW_S = 10.0
 LAYERS = (
     ("send and receive (kernel)", ("_socket.socket",)),

@@ -10,8 +10,6 @@ from typing import Any
 
 from databricks_openai import AsyncDatabricksOpenAI
 
-__all__ = ["FIRST_S", "INTERVAL_S", "client_of", "run_job"]
-
 FIRST_S = 1.0
 INTERVAL_S = 2.0
 

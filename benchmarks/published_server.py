@@ -10,8 +10,6 @@ from databricks_openai import AsyncDatabricksOpenAI
 from mlflow.genai.agent_server import AgentServer, invoke, stream
 from mlflow.types.responses import ResponsesAgentRequest, ResponsesAgentResponse, ResponsesAgentStreamEvent
 
-__all__ = ["app"]
-
 mlflow.openai.autolog()
 
 

@@ -15,8 +15,6 @@ from rich.table import Table
 
 from .measure import Row
 
-__all__ = ["RESULTS", "show", "write"]
-
 RESULTS = Path(__file__).parent / "results"
 
 

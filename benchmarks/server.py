@@ -19,13 +19,11 @@ from typing import Any
 
 import httpx
 
-from tests.local_supervisor_process import LocalSupervisor
-from tests.postgres import PostgresServer
-from tests.server_process import ServerProcess
+from tests.support.local_supervisor_process import LocalSupervisor
+from tests.support.postgres import PostgresServer
+from tests.support.server_process import ServerProcess
 
 from .measure import Row, in_fresh_process
-
-__all__ = ["measure", "rows"]
 
 STARTS = 3
 STREAMS = 200

@@ -20,8 +20,6 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.request import urlopen
 
-__all__ = ["SMALL_ITEMS", "Service", "body", "serving"]
-
 SMALL_ITEMS = 0
 _FOREVER = 1e9
 

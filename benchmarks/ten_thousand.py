@@ -9,14 +9,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from databricks_supervisor.schedule import PollMoment
+from databricks_supervisor.polling import PollMoment
 
 from .graphs import asking
 from .jobs import freeze, in_flight
 from .measure import Row, Usage, finish, in_fresh_process
 from .service import Service, serving
-
-__all__ = ["measure", "rows"]
 
 JOBS = 10_000
 CADENCE_S = 10.0

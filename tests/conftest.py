@@ -9,7 +9,7 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from tests.postgres import PostgresServer
+from tests.support.postgres import PostgresServer
 
 pytest.register_assert_rewrite("tests.e2e.forks", "tests.e2e.stories")
 

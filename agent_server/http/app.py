@@ -17,15 +17,13 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
-from ..identity import UserTokens
+from ..backend.user_tokens import UserTokens
 from ..settings import AppSettings, load_settings
-from . import handlers as handlers  # Registers them with MLflow.
 from .server import SupervisorServer
 
 if TYPE_CHECKING:
-    from .front import Front
+    from .service import Front
 
-__all__ = ["build_app", "create_app"]
 
 logger = logging.getLogger(__name__)
 
@@ -94,11 +92,11 @@ async def _own(
     """Open everything, and close it when the server stops: in one task, as what is opened wants it."""
     try:
         await asyncio.to_thread(_import)
-        from ..app_graph import build_graph
-        from ..backend import find_backend
-        from ..storage import open_storage
-        from .front import Front
-        from .tracing import Tracing
+        from ..backend.backend import find_backend
+        from ..graph import build_graph
+        from ..storage.storage import open_storage
+        from ..tracing.mlflow_tracing import Tracing
+        from .service import Front
 
         backend = await asyncio.to_thread(find_backend, settings, check=False)
         factory = backend.start() if tokens is None else tokens.client_factory(backend)
@@ -142,8 +140,8 @@ def _import() -> None:
     """Load what the first request needs."""
     from databricks_supervisor import create_supervisor_graph  # noqa: F401
 
-    from ..storage import open_storage  # noqa: F401
-    from .front import Front  # noqa: F401
+    from ..storage.storage import open_storage  # noqa: F401
+    from .service import Front  # noqa: F401
 
 
 def _exit_in_time() -> None:

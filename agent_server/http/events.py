@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from databricks_supervisor.items import Item
-from databricks_supervisor.items.originals import portable
-
-__all__ = ["Event", "EventStream", "LegView", "deltas_of", "response_of", "sse"]
+from databricks_supervisor.items.json_values import json_safe
 
 Event = dict[str, Any]
 
@@ -69,7 +67,7 @@ def response_of(view: LegView, *, output: bool = True) -> dict[str, Any]:
     """
     known: dict[str, Any] = {"thread_id": view.thread}
     if output:
-        known |= {"response_id": view.response_id, "pending": portable(view.pending)}
+        known |= {"response_id": view.response_id, "pending": json_safe(view.pending)}
     response: dict[str, Any] = {
         "id": view.id,
         "object": "response",
@@ -77,7 +75,7 @@ def response_of(view: LegView, *, output: bool = True) -> dict[str, Any]:
         "status": view.status,
         "model": view.model,
         "output": view.items if output else [],
-        "error": portable(view.error),
+        "error": json_safe(view.error),
         "incomplete_details": view.incomplete,
         "parallel_tool_calls": True,
         "tool_choice": "auto",

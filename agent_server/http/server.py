@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from mlflow.genai.agent_server import AgentServer
+from mlflow.genai.agent_server import AgentServer, invoke, stream
 from mlflow.genai.agent_server.server import (
     RETURN_TRACE_HEADER,
     get_invoke_function,
@@ -23,18 +23,18 @@ from mlflow.genai.agent_server.utils import set_request_headers
 from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 
-from databricks_supervisor.errors import SupervisorError, scrub
+from databricks_supervisor.errors import SupervisorError
+from databricks_supervisor.redaction import scrub
 
-from . import documented
-from .faults import Fault, fault_of
+from . import openapi as documented
+from .errors import Fault, fault_of
 
 if TYPE_CHECKING:
-    from .callers import Caller, TokenVault
-    from .events import LegView
-    from .front import Front
-    from .views import Leg
+    from .caller import Caller, TokenVault
+    from .events import Event, LegView
+    from .response_reader import Leg
+    from .service import Front
 
-__all__ = ["SupervisorServer"]
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,19 @@ DONE = "data: [DONE]\n\n"
 NOTHING_TO_SHOW = 424
 """HTTP status of a job that failed, for a chat client; no client repeats the request after it."""
 _NO_BUFFERING = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+
+@invoke()
+async def answer(front: Front, leg: Leg) -> LegView:
+    """The leg at its end, or at its pause."""
+    return await front.wait(leg)
+
+
+@stream()
+async def answer_events(front: Front, leg: Leg, after: int) -> AsyncGenerator[Event, None]:
+    """The leg's events, from after a number on."""
+    async for event in front.events(leg, after):
+        yield event
 
 
 class SupervisorServer(AgentServer):
@@ -92,7 +105,7 @@ class SupervisorServer(AgentServer):
             return await self._answered(front, leg, await front.cancel(leg), request)
 
     async def _handle_invocations_request(self, request: Request) -> Any:
-        from .asks import read_ask
+        from .request import read_ask
 
         set_request_headers(dict(request.headers))
         caller = self._caller(request)
@@ -109,7 +122,7 @@ class SupervisorServer(AgentServer):
                 view: LegView = await get_invoke_function()(front, leg)  # type: ignore[no-untyped-call]
             trace_id = _trace_id(front, leg, request)
             if ask.conversation:
-                from .wire import chat_item
+                from .output_items import chat_item
 
                 view = replace(view, items=[chat_item(item) for item in view.items])
             refused = _refusal(view, chat=ask.conversation)
@@ -121,7 +134,7 @@ class SupervisorServer(AgentServer):
             return await self._front()
 
     def _caller(self, request: Request) -> Caller:
-        from .callers import caller_of
+        from .caller import caller_of
 
         return caller_of(request.headers, self._vault)
 

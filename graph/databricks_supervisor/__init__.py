@@ -8,17 +8,17 @@ anywhere by polling the same job.
 from typing import TYPE_CHECKING, Any
 
 from . import errors
-from .approvals import SupervisorInterrupt
+from .approvals.interrupts import SupervisorInterrupt
 from .as_tool import as_tool
-from .clients import databricks_client
-from .context import SupervisorContext
+from .checkpoint.saver import DeduplicatingSaver
+from .client.pool import databricks_client
 from .errors import *  # noqa: F403
 from .graph import create_supervisor_graph
 from .ledger import Ledger, MemoryLedger
-from .progress import Progress
+from .nodes.progress import Progress
+from .polling import PollMoment
 from .run import Time
-from .saver import DeduplicatingSaver
-from .schedule import PollMoment
+from .settings import SupervisorContext
 from .state import Job, SupervisorInput, SupervisorOutput, SupervisorState
 from .tools import app, genie_space, knowledge_assistant, uc_connection, uc_function
 

@@ -8,9 +8,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, InjectedToolCallId, StructuredTool
 
 from .compiled import CompiledSupervisorGraph, SupervisorGraph
-from .position import config_of_call
-
-__all__ = ["as_tool"]
+from .entry.position import config_of_call
 
 
 def as_tool(graph: SupervisorGraph | CompiledSupervisorGraph, *, name: str, description: str) -> BaseTool:

@@ -9,19 +9,16 @@ from dataclasses import replace
 from typing import Any, Literal, cast
 
 from langchain_core.runnables import RunnableConfig
-from langgraph._internal._config import ensure_config
-from langgraph._internal._constants import CONF, CONFIG_KEY_TASK_ID
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.graph.state import CompiledStateGraph, StateGraph
 
-from .entry import Drive, Entrance, Entry, Parts
+from .checkpoint.ledger_resolver import LedgerResolver
+from .entry.langgraph_internals import CONF, CONFIG_KEY_TASK_ID, ensure_config
+from .entry.position import with_own_namespace
+from .entry.prepare import Compiled, ContinueThread, Parts, PreparedRun, prepare_run
+from .entry.resume import CheckpointAccess
+from .entry.sync import run_sync
 from .errors import ConfigurationError
-from .ledgers import Ledgers
-from .portal import run_sync
-from .position import placed
-from .resuming import Access
-
-__all__ = ["CompiledSupervisorGraph", "SupervisorGraph"]
 
 
 class SupervisorGraph(StateGraph[Any, Any, Any, Any]):
@@ -78,8 +75,10 @@ class CompiledSupervisorGraph(CompiledStateGraph[Any, Any, Any, Any]):
         self.parts = parts
         self.sync_durability = sync_durability
 
-    async def aenter(self, input: Any, config: RunnableConfig | None = None, *, context: Any = None) -> Entry:
-        """Enter a run without driving it: find or open its turn. For a server that tells the turn's id first.
+    async def aprepare(
+        self, input: Any, config: RunnableConfig | None = None, *, context: Any = None
+    ) -> PreparedRun:
+        """Find or open the turn of an input, without running it. For a server that tells the turn's id first.
 
         Args:
             input: As for :meth:`astream`.
@@ -93,7 +92,7 @@ class CompiledSupervisorGraph(CompiledStateGraph[Any, Any, Any, Any]):
             InvalidInputError, ThreadBusyError, NothingToResumeError, ConfigurationError: As :meth:`astream`.
         """
 
-        async def drive(config: RunnableConfig) -> None:
+        async def continue_thread(config: RunnableConfig) -> None:
             stream: Any = super(CompiledSupervisorGraph, self).astream(
                 None, config, context=context, durability=self._durability(saver, None)
             )
@@ -101,11 +100,9 @@ class CompiledSupervisorGraph(CompiledStateGraph[Any, Any, Any, Any]):
                 async for _ in chunks:
                     pass
 
-        config = self._placed(config)
+        config = self._with_own_namespace(config)
         saver = self._saver(config)
-        access = Access(saver.aget_tuple, saver.aput_writes) if saver is not None else _NO_ACCESS
-        entrance = self._entrance(saver, access, drive)
-        return await entrance.enter(input, config, ensure_config(self.config, config), context)
+        return await self._prepare(_async_access(saver), input, config, context, continue_thread)
 
     async def astream(
         self,
@@ -116,7 +113,7 @@ class CompiledSupervisorGraph(CompiledStateGraph[Any, Any, Any, Any]):
         durability: Any = None,
         **kwargs: Any,
     ) -> AsyncIterator[Any]:
-        """As ``CompiledStateGraph.astream``; takes what :meth:`aenter` returned, too, with more of a config.
+        """As ``CompiledStateGraph.astream``; takes what :meth:`aprepare` returned, too, with more of a config.
 
         Raises:
             InvalidInputError: There is no question in the input.
@@ -124,16 +121,16 @@ class CompiledSupervisorGraph(CompiledStateGraph[Any, Any, Any, Any]):
             NothingToResumeError: Nothing is on disk to resume.
             ConfigurationError: The run cannot be safe as it is set up.
         """
-        if isinstance(input, Entry):
-            entry = replace(input, config=cast(RunnableConfig, {**(config or {}), **input.config}))
+        if isinstance(input, PreparedRun):
+            prepared = replace(input, config=cast(RunnableConfig, {**(config or {}), **input.config}))
         else:
-            entry = await self.aenter(input, config, context=context)
-        kwargs["durability"] = self._durability(self._saver(entry.config), durability)
-        stream: Any = super().astream(entry.input, entry.config, context=context, **kwargs)
+            prepared = await self.aprepare(input, config, context=context)
+        kwargs["durability"] = self._durability(self._saver(prepared.config), durability)
+        stream: Any = super().astream(prepared.input, prepared.config, context=context, **kwargs)
         async with aclosing(stream) as chunks:
             async for chunk in chunks:
                 yield chunk
-        await entry.finished()
+        await prepared.finished()
 
     def stream(
         self,
@@ -150,22 +147,20 @@ class CompiledSupervisorGraph(CompiledStateGraph[Any, Any, Any, Any]):
             InvalidInputError, ThreadBusyError, NothingToResumeError, ConfigurationError: As :meth:`astream`.
         """
 
-        async def drive(config: RunnableConfig) -> None:
+        async def continue_thread(config: RunnableConfig) -> None:
             stream: Any = super(CompiledSupervisorGraph, self).stream(
                 None, config, context=context, durability=self._durability(saver, durability)
             )
             await asyncio.to_thread(lambda: [None for _ in stream])
 
-        config = self._placed(config)
+        config = self._with_own_namespace(config)
         saver = self._saver(config)
-        access = _sync_access(saver) if saver is not None else _NO_ACCESS
-        entrance = self._entrance(saver, access, drive)
-        entry = run_sync(entrance.enter(input, config, ensure_config(self.config, config), context))
+        prepared = run_sync(self._prepare(_sync_access(saver), input, config, context, continue_thread))
         kwargs["durability"] = self._durability(saver, durability)
-        stream: Any = super().stream(entry.input, entry.config, context=context, **kwargs)
+        stream: Any = super().stream(prepared.input, prepared.config, context=context, **kwargs)
         with closing(stream) as chunks:
             yield from chunks
-        run_sync(entry.finished())
+        run_sync(prepared.finished())
 
     async def adelete_thread(self, thread_id: str) -> None:
         """Delete a thread: its checkpoints and what the ledger knows of it.
@@ -174,7 +169,7 @@ class CompiledSupervisorGraph(CompiledStateGraph[Any, Any, Any, Any]):
             ConfigurationError: The graph has no checkpointer of its own.
         """
         saver = self._own_saver()
-        await (await self.parts.ledgers.of(saver)).delete_thread(thread_id)
+        await (await self.parts.ledgers.resolve(saver)).delete_thread(thread_id)
         await saver.adelete_thread(thread_id)
 
     def delete_thread(self, thread_id: str) -> None:
@@ -202,22 +197,29 @@ class CompiledSupervisorGraph(CompiledStateGraph[Any, Any, Any, Any]):
         schema["required"] = ["messages"]
         return schema
 
-    def _entrance(self, saver: BaseCheckpointSaver[Any] | None, access: Access, drive: Drive) -> Entrance:
-        return Entrance(
+    async def _prepare(
+        self,
+        access: CheckpointAccess,
+        input: Any,
+        config: RunnableConfig,
+        context: Any,
+        continue_thread: ContinueThread,
+    ) -> PreparedRun:
+        graph = Compiled(
             parts=self.parts,
             channels=self.channels,
             checkpointer=self.checkpointer,
-            saver=saver,
             access=access,
-            stores_first=saver is not None and self.sync_durability,
-            drive=drive,
+            stores_first=access.saver is not None and self.sync_durability,
         )
+        full_config = ensure_config(self.config, config)
+        return await prepare_run(graph, input, config, full_config, context, continue_thread)
 
-    def _placed(self, config: RunnableConfig | None) -> RunnableConfig:
+    def _with_own_namespace(self, config: RunnableConfig | None) -> RunnableConfig:
         given: RunnableConfig = config or {}
         full = ensure_config(self.config, config)
         # Nothing but the configurable: LangGraph merges the rest of the caller's config itself.
-        return {**given, CONF: placed(full)[CONF]} if CONFIG_KEY_TASK_ID in full[CONF] else given
+        return {**given, CONF: with_own_namespace(full)[CONF]} if CONFIG_KEY_TASK_ID in full[CONF] else given
 
     def _saver(self, config: RunnableConfig | None) -> BaseCheckpointSaver[Any] | None:
         return self._resolve_checkpointer(ensure_config(self.config, config))
@@ -237,18 +239,24 @@ async def _nothing(*_args: Any) -> None:
     return None
 
 
-_NO_ACCESS = Access(_nothing, _nothing)
+def _async_access(saver: BaseCheckpointSaver[Any] | None) -> CheckpointAccess:
+    if saver is None:
+        return CheckpointAccess(None, _nothing, _nothing)
+    return CheckpointAccess(saver, saver.aget_tuple, saver.aput_writes)
 
 
-def _sync_access(saver: BaseCheckpointSaver[Any]) -> Access:
+def _sync_access(saver: BaseCheckpointSaver[Any] | None) -> CheckpointAccess:
+    if saver is None:
+        return CheckpointAccess(None, _nothing, _nothing)
+
     async def get_tuple(config: RunnableConfig) -> CheckpointTuple | None:
         return await asyncio.to_thread(saver.get_tuple, config)
 
     async def put_writes(config: RunnableConfig, writes: list[tuple[str, Any]], task_id: str) -> None:
         await asyncio.to_thread(saver.put_writes, config, writes, task_id)
 
-    return Access(get_tuple, put_writes)
+    return CheckpointAccess(saver, get_tuple, put_writes)
 
 
-async def _delete_in_ledger(ledgers: Ledgers, saver: BaseCheckpointSaver[Any], thread_id: str) -> None:
-    await (await ledgers.of(saver)).delete_thread(thread_id)
+async def _delete_in_ledger(ledgers: LedgerResolver, saver: BaseCheckpointSaver[Any], thread_id: str) -> None:
+    await (await ledgers.resolve(saver)).delete_thread(thread_id)

@@ -12,26 +12,23 @@ from typing import Any
 
 from langgraph.graph import END, START
 
-from .approve import approve
-from .call_tools import call_tools
-from .clients import ClientFactory, Clients, databricks_client
+from .approval_policy import ApprovalPolicy
+from .checkpoint.ledger_resolver import LedgerResolver
+from .client.pool import ClientFactory, ClientPool, databricks_client
 from .compiled import SupervisorGraph
-from .context import SupervisorContext
-from .entry import Parts
+from .entry.prepare import Parts
+from .entry.sync import both_faces
 from .ledger import Ledger
-from .ledgers import Ledgers
-from .policy import ApprovalPolicy
-from .poll import poll
-from .portal import both_faces
-from .routes import after_approve, after_call_tools, after_poll, after_submit
+from .nodes.approve import approve
+from .nodes.call_tools import call_tools
+from .nodes.poll import poll
+from .nodes.routing import after_approve, after_call_tools, after_poll, after_submit
+from .nodes.submit import submit
+from .polling import Polling
 from .run import Headers, Time, no_headers
-from .schedule import Polling
-from .settings import GRACE_S, JOB_CAP_S, OnBusy, OnFailure, OnUnknownSubmission, Settings
+from .settings import GRACE_S, JOB_CAP_S, OnBusy, OnFailure, OnUnknownSubmission, Settings, SupervisorContext
 from .state import GraphInput, SupervisorOutput, SupervisorState
-from .submit import submit
 from .tools import Tool, read_tools
-
-__all__ = ["create_supervisor_graph"]
 
 
 def create_supervisor_graph(
@@ -125,7 +122,9 @@ def create_supervisor_graph(
         input_schema=GraphInput,
         output_schema=SupervisorOutput,
     )
-    graph.parts = Parts(settings, Ledgers(ledger), Clients(client_factory), time or Time(), request_headers)
+    graph.parts = Parts(
+        settings, LedgerResolver(ledger), ClientPool(client_factory), time or Time(), request_headers
+    )
     graph.add_node("submit", both_faces("submit", submit))
     graph.add_node("poll", both_faces("poll", poll))
     graph.add_node("approve", both_faces("approve", approve))

@@ -12,14 +12,12 @@ from typing import cast
 
 from langchain_core.runnables import RunnableConfig
 
-from .client import SupervisorClient
-from .clients import Clients
+from .client.pool import ClientPool
+from .client.responses import SupervisorClient
 from .errors import ConfigurationError
 from .ledger import Ledger
-from .schedule import coalesced
+from .polling import coalesced
 from .settings import Settings
-
-__all__ = ["RUN_KEY", "Headers", "Run", "Time", "no_headers", "run_of"]
 
 # LangGraph copies configurable values into checkpoint metadata unless their key starts with "__".
 RUN_KEY = "__databricks_supervisor_run"
@@ -79,7 +77,7 @@ class Run:
         settings: The graph's settings, with the run's context applied.
         ledger: Where this run's side effects are claimed.
         thread: LangGraph's ``thread_id``.
-        clients: Clients of the service.
+        clients: ClientPool of the service.
         time: Time and chance.
         resumable: Whether a checkpointer is in force, so that an interrupt can be answered.
         headers: More headers of a submission.
@@ -89,7 +87,7 @@ class Run:
     settings: Settings
     ledger: Ledger
     thread: str
-    clients: Clients
+    clients: ClientPool
     time: Time
     resumable: bool
     headers: Headers = no_headers

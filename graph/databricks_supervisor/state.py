@@ -8,16 +8,6 @@ from langchain_core.messages import AnyMessage, BaseMessage, RemoveMessage
 from langgraph.graph.message import REMOVE_ALL_MESSAGES, Messages, add_messages
 from typing_extensions import TypedDict
 
-__all__ = [
-    "Decision",
-    "GraphInput",
-    "Job",
-    "JobFailure",
-    "SupervisorInput",
-    "SupervisorOutput",
-    "SupervisorState",
-]
-
 
 class Decision(TypedDict):
     """What was decided about one question.

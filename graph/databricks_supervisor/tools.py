@@ -16,8 +16,6 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from .errors import ConfigurationError
 
-__all__ = ["Tool", "app", "genie_space", "knowledge_assistant", "uc_connection", "uc_function"]
-
 Tool = dict[str, Any] | BaseTool | Callable[..., Any]
 """A hosted tool or a function's schema as a dict; or a client-side function: a LangChain tool or a callable."""
 

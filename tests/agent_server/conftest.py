@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent_server.processes import Warm
-from tests.local_supervisor_process import LocalSupervisor
+from tests.support.local_supervisor_process import LocalSupervisor
+from tests.support.processes import Warm
 
 
 @pytest.fixture(scope="session")

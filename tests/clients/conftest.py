@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.clients import node_packages
-from tests.local_supervisor_process import LocalSupervisor
-from tests.server_process import ServerProcess
+from tests.support.local_supervisor_process import LocalSupervisor
+from tests.support.server_process import ServerProcess
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from tests.clients.chat import Chat, allow, chat, deny, say
-from tests.local_supervisor_process import RESPONSES, LocalSupervisor
-from tests.server_process import ServerProcess
+from tests.support.local_supervisor_process import RESPONSES, LocalSupervisor
+from tests.support.server_process import ServerProcess
 
 pytestmark = pytest.mark.usefixtures("node")
 

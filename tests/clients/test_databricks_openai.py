@@ -11,10 +11,10 @@ import pytest
 from databricks.sdk import WorkspaceClient
 from databricks_openai import AsyncDatabricksOpenAI, DatabricksOpenAI
 
-from tests.agent_server.recorder import Recorder
 from tests.clients.chat import directed
-from tests.local_supervisor_process import LocalSupervisor
-from tests.server_process import ServerProcess
+from tests.support.local_supervisor_process import LocalSupervisor
+from tests.support.recorder import Recorder
+from tests.support.server_process import ServerProcess
 
 PUBLISH = {"name": "publish", "server_label": "reports", "arguments": {"quarter": "2026-Q3"}}
 MODEL = "apps/my-agent"

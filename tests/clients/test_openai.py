@@ -12,8 +12,8 @@ import pytest
 
 from tests.clients.chat import directed
 from tests.clients.openai_clients import CLIENTS, Client
-from tests.local_supervisor_process import LocalSupervisor
-from tests.server_process import ServerProcess
+from tests.support.local_supervisor_process import LocalSupervisor
+from tests.support.server_process import ServerProcess
 
 PUBLISH = {"name": "publish", "server_label": "reports", "arguments": {"quarter": "2026-Q3"}}
 NOTIFY = {"name": "notify", "server_label": "mail", "arguments": {"to": "all"}}

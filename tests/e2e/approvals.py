@@ -13,7 +13,7 @@ import httpx
 
 from tests.e2e.forks import Event, ForkServer
 from tests.e2e.stories import Items, Store, Story
-from tests.local_supervisor_process import RESPONSES, LocalSupervisor
+from tests.support.local_supervisor_process import RESPONSES, LocalSupervisor
 
 NewErrand = Callable[..., "Errand"]
 

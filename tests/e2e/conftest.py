@@ -14,8 +14,8 @@ from langgraph.checkpoint.postgres import PostgresSaver
 
 from tests.e2e.forks import ForkServer
 from tests.e2e.stories import Store, Story
-from tests.local_supervisor_process import LocalSupervisor
-from tests.postgres import PostgresServer
+from tests.support.local_supervisor_process import LocalSupervisor
+from tests.support.postgres import PostgresServer
 
 SEED = os.environ.get("E2E_SEED") or str(random.SystemRandom().randrange(10**6))
 """Chooses samples and moments; the same seed gives the same ones."""

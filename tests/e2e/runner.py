@@ -29,7 +29,7 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.types import Command
 
 from databricks_supervisor import SupervisorError, create_supervisor_graph
-from databricks_supervisor.client import SupervisorClient
+from databricks_supervisor.client.responses import SupervisorClient
 from databricks_supervisor.items import items_from_message
 from databricks_supervisor.ledger.sql import SqlLedger
 

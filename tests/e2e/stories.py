@@ -15,7 +15,7 @@ import httpx
 import psycopg
 
 from tests.e2e.forks import Event, ForkServer, Process, wait_until
-from tests.local_supervisor_process import RESPONSES, LocalSupervisor
+from tests.support.local_supervisor_process import RESPONSES, LocalSupervisor
 
 Items = list[dict[str, Any]]
 Case = tuple[Any, ...]

@@ -22,7 +22,7 @@ from databricks_supervisor import create_supervisor_graph
 from databricks_supervisor.items import items_from_message
 from tests.e2e.approvals import check_thread, check_told_once, output_of
 from tests.e2e.conftest import SEED
-from tests.local_supervisor_process import RESPONSES, LocalSupervisor
+from tests.support.local_supervisor_process import RESPONSES, LocalSupervisor
 
 Case = Mapping[str, Any]
 

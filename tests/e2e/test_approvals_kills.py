@@ -17,7 +17,7 @@ from tests.e2e.conftest import SEED
 from tests.e2e.forks import Event, wait_until
 from tests.e2e.stories import Store, in_parallel
 from tests.e2e.test_kills import kill_within
-from tests.local_supervisor_process import LocalSupervisor
+from tests.support.local_supervisor_process import LocalSupervisor
 
 KILLS = 20
 """Kills in each phase, store and durability."""

@@ -12,7 +12,7 @@ from tests.e2e.approvals import Errand, ErrandForks, NewErrand, errand_forks, er
 from tests.e2e.conftest import SEED
 from tests.e2e.forks import Event, Process
 from tests.e2e.stories import Store, in_parallel
-from tests.local_supervisor_process import LocalSupervisor
+from tests.support.local_supervisor_process import LocalSupervisor
 
 RACES = 20
 STORES = ("sqlite", "postgres")

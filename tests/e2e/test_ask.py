@@ -104,7 +104,7 @@ def ask(story: Story, folder: Path, *arguments: str) -> Process:
             [
                 sys.executable,
                 "-m",
-                "agent_server.ask",
+                "agent_server.cli.ask",
                 "--thread",
                 story.thread,
                 "--json",

@@ -14,7 +14,7 @@ import pytest
 from tests.e2e.conftest import SEED
 from tests.e2e.forks import Event, ForkServer, wait_until
 from tests.e2e.stories import Store, Story, in_parallel
-from tests.local_supervisor_process import LocalSupervisor
+from tests.support.local_supervisor_process import LocalSupervisor
 
 ASKS = {
     "reply": "I would publish it.",

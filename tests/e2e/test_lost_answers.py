@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.forks import Event, ForkServer
 from tests.e2e.stories import PACE, Store, Story, in_parallel
-from tests.local_supervisor_process import LocalSupervisor
+from tests.support.local_supervisor_process import LocalSupervisor
 
 LOST = {
     "the connection breaks after the job was accepted": "drop",

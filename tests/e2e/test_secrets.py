@@ -15,7 +15,7 @@ from psycopg import sql
 
 from tests.e2e.forks import ForkServer
 from tests.e2e.stories import PACE, Store, Story
-from tests.local_supervisor_process import LocalSupervisor
+from tests.support.local_supervisor_process import LocalSupervisor
 
 TOKEN = f"canary{uuid.uuid4().hex}"
 """Looks like no known kind of token, so that only who knows it can take it out of a text."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.e2e.forks import ForkServer
 from tests.e2e.stories import PACE, Store, Story
-from tests.local_supervisor_process import LocalSupervisor
+from tests.support.local_supervisor_process import LocalSupervisor
 
 
 def test_a_run_survives_the_death_of_the_service(forks: ForkServer, tmp_path: Path) -> None:

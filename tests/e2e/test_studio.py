@@ -15,9 +15,9 @@ import pytest
 from langgraph_sdk.client import SyncLangGraphClient
 from langgraph_sdk.errors import ConflictError
 
-from tests.agent_server.processes import no_local_supervisor_left
 from tests.e2e.studio_process import GRAPH, Studio, Values, environment, wait_for
-from tests.local_supervisor_process import LocalSupervisor
+from tests.support.local_supervisor_process import LocalSupervisor
+from tests.support.processes import no_local_supervisor_left
 
 TOKEN = "recognisable-7c41f0-token"
 BLOCKING = re.compile(r"BlockingError|Blocking call to")

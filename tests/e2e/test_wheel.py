@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.stories import ITEMS, PACE
-from tests.local_supervisor_process import ROOT, LocalSupervisor
+from tests.support.local_supervisor_process import ROOT, LocalSupervisor
 
 GRAPH = """
 from databricks_supervisor import create_supervisor_graph

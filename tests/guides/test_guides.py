@@ -16,8 +16,8 @@ import pytest
 
 import databricks_supervisor
 from tests.e2e.studio_process import Studio, environment
-from tests.local_supervisor_process import LocalSupervisor
-from tests.server_process import ServerProcess
+from tests.support.local_supervisor_process import LocalSupervisor
+from tests.support.server_process import ServerProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md"])
@@ -45,7 +45,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[
     with (
         log.open("w") as errors,
         subprocess.Popen(
-            [sys.executable, "-m", "tests.guides.warm"],
+            [sys.executable, "-m", "tests.support.warm_guides"],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

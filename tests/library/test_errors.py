@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 import databricks_supervisor
 from databricks_supervisor import errors
-from databricks_supervisor.errors import JobError, ServiceError, SupervisorError, scrub
+from databricks_supervisor.errors import JobError, ServiceError, SupervisorError
+from databricks_supervisor.redaction import scrub
 
 CLASSES = [getattr(errors, name) for name in errors.__all__]
 

@@ -11,7 +11,7 @@ from langchain_core.tools import tool
 from databricks_supervisor import SupervisorContext, create_supervisor_graph, genie_space, uc_connection
 from databricks_supervisor.errors import ConfigurationError
 from databricks_supervisor.settings import Settings
-from tests.library.scene import scene
+from tests.support.scene import scene
 
 NAN, INF = float("nan"), float("inf")
 

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.local_supervisor_process import RESPONSES, LocalSupervisor
+from tests.support.local_supervisor_process import RESPONSES, LocalSupervisor
 
 Item = dict[str, Any]
 

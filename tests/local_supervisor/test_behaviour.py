@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.local_supervisor.conftest import Client, sendable, text_of, user
-from tests.local_supervisor_process import RESPONSES, LocalSupervisor
+from tests.support.local_supervisor_process import RESPONSES, LocalSupervisor
 
 
 @pytest.mark.parametrize(("when", "count"), [("before", 0), ("after", 1)])

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.local_supervisor.conftest import Client, Item, sendable, text_of, user
-from tests.local_supervisor_process import RESPONSES, LocalSupervisor
+from tests.support.local_supervisor_process import RESPONSES, LocalSupervisor
 
 QUESTION = user("hello")
 FUNCTION = {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}}

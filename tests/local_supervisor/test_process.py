@@ -12,7 +12,7 @@ from databricks.sdk import WorkspaceClient
 from databricks_openai import AsyncDatabricksOpenAI
 
 from tests.local_supervisor.conftest import Client, text_of, user
-from tests.local_supervisor_process import RESPONSES, LocalSupervisor
+from tests.support.local_supervisor_process import RESPONSES, LocalSupervisor
 
 
 def test_jobs_counts_and_settings_survive_a_kill(own_service: LocalSupervisor) -> None:

@@ -6,8 +6,8 @@ import copy
 import json
 from typing import Any
 
-from tests.local_supervisor_process import LocalSupervisor
 from tests.replicas.wire import Item, Wire, allow, new_thread, requests_in, user
+from tests.support.local_supervisor_process import LocalSupervisor
 
 Story = list[tuple[Any, ...]]
 

@@ -10,12 +10,12 @@ from functools import partial
 
 import pytest
 
-from tests.local_supervisor_process import LocalSupervisor
-from tests.postgres import PostgresServer
 from tests.replicas.rows import Database
 from tests.replicas.together import at_once
 from tests.replicas.wire import Wire
-from tests.server_process import ServerProcess
+from tests.support.local_supervisor_process import LocalSupervisor
+from tests.support.postgres import PostgresServer
+from tests.support.server_process import ServerProcess
 
 SEED = os.environ.get("E2E_SEED") or str(random.SystemRandom().randrange(10**6))
 """Chooses samples and moments; the same seed gives the same ones."""

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from tests.local_supervisor_process import LocalSupervisor
 from tests.replicas.chat import Chat
 from tests.replicas.conftest import NewWire
 from tests.replicas.together import at_once
 from tests.replicas.wire import allow, new_thread, question, requests_in, text_of
-from tests.server_process import ServerProcess
+from tests.support.local_supervisor_process import LocalSupervisor
+from tests.support.server_process import ServerProcess
 
 NewChat = Callable[[], Chat]
 RACES = 3

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from tests.local_supervisor_process import LocalSupervisor
 from tests.replicas.chat import Chat, Story, story
 from tests.replicas.conftest import NewWire
 from tests.replicas.wire import Wire, new_thread, question, text_of, user
-from tests.server_process import ServerProcess
+from tests.support.local_supervisor_process import LocalSupervisor
+from tests.support.server_process import ServerProcess
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from tests.replicas.conftest import SEED, NewWire
 from tests.replicas.test_handover import many_items
 from tests.replicas.wire import Event, Wire, new_thread, question, user
-from tests.server_process import ServerProcess
+from tests.support.server_process import ServerProcess
 
 READERS = 4
 ITEMS = 40

@@ -6,12 +6,12 @@ import threading
 from functools import partial
 from typing import Any
 
-from tests.local_supervisor_process import LocalSupervisor
 from tests.replicas.conftest import NewWire
 from tests.replicas.rows import Database, turn_of
 from tests.replicas.together import at_once
 from tests.replicas.wire import Heard, Wire, new_thread, question, text_of, user
-from tests.server_process import ServerProcess
+from tests.support.local_supervisor_process import LocalSupervisor
+from tests.support.server_process import ServerProcess
 
 ITEMS = 20
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from tests.local_supervisor_process import LocalSupervisor
 from tests.replicas.conftest import NewWire
 from tests.replicas.together import at_once
 from tests.replicas.wire import Wire, new_thread, question, text_of, user
-from tests.server_process import ServerProcess
+from tests.support.local_supervisor_process import LocalSupervisor
+from tests.support.server_process import ServerProcess
 
 TIMES = 5
 ROUNDS = 2

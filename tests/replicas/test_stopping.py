@@ -13,11 +13,11 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.local_supervisor_process import LocalSupervisor
 from tests.replicas.conftest import NewWire
 from tests.replicas.rows import Database, turn_of
 from tests.replicas.wire import PATIENCE_S, Heard, Wire, allow, new_thread, question, requests_in, text_of
-from tests.server_process import ServerProcess
+from tests.support.local_supervisor_process import LocalSupervisor
+from tests.support.server_process import ServerProcess
 
 logger = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from tests.local_supervisor_process import LocalSupervisor
 from tests.replicas.conftest import SEED
 from tests.replicas.wire import BROKEN, Wire, allow, new_thread, question, requests_in, text_of, user
-from tests.server_process import ServerProcess
+from tests.support.local_supervisor_process import LocalSupervisor
+from tests.support.server_process import ServerProcess
 
 logger = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from tests.local_supervisor_process import LocalSupervisor
-from tests.postgres import PostgresServer
 from tests.replicas.conftest import NewWire
 from tests.replicas.rows import Database
 from tests.replicas.wire import PATIENCE_S, Wire, allow, new_thread, question, requests_in, text_of
-from tests.server_process import ServerProcess
+from tests.support.local_supervisor_process import LocalSupervisor
+from tests.support.postgres import PostgresServer
+from tests.support.server_process import ServerProcess
 
 APP_TOKEN = "dapi0123456789abcdef0123456789abcdef"
 MARK = "marked-token"

@@ -7,13 +7,10 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .originals import canonical, kind_of, parse_object
-from .parts import blocks_of, output_text_of, text_of
-from .stories import MAX_ID
-
-__all__ = ["UNFINISHED", "Echo", "find_echo", "is_unfinished"]
-
-Item = dict[str, Any]
+from .call_pairs import MAX_ID
+from .content import blocks_of, output_text_of, text_of
+from .json_values import canonical, parse_object
+from .messages import Item, item_type
 
 UNFINISHED = ("queued", "incomplete", "in_progress")
 
@@ -125,7 +122,7 @@ def _anchors(items: Sequence[Item], sent: Sequence[Item]) -> dict[int, int]:
 
 def _identity(item: Item) -> Hashable | None:
     """What makes an item of an output certainly the same as a sent one."""
-    match kind_of(item):
+    match item_type(item):
         case "message":
             role, item_id = _role(item), _cut(item.get("id"))
             if role != "assistant":
@@ -148,8 +145,8 @@ def _identity(item: Item) -> Hashable | None:
 
 def _equals(item: Item, sent: Item, *, by_id: bool = False) -> bool:
     """Whether an output item without a telling id says what a sent one says."""
-    kind = kind_of(item)
-    if kind != kind_of(sent) or item.get("status") in UNFINISHED:
+    kind = item_type(item)
+    if kind != item_type(sent) or item.get("status") in UNFINISHED:
         return False
     if kind == "message":
         if by_id and (item_id := _cut(item.get("id"))) and item_id == _cut(sent.get("id")):
@@ -164,7 +161,7 @@ def _equals(item: Item, sent: Item, *, by_id: bool = False) -> bool:
 
 def _is_repeated(item: Item) -> bool:
     """Whether servers are documented to repeat such an item."""
-    kind = kind_of(item)
+    kind = item_type(item)
     return kind in ("function_call", "function_call_output") or (
         kind == "message" and _role(item) == "assistant"
     )

@@ -20,13 +20,12 @@ from langchain_core.messages import (
     ToolMessage,
 )
 
-from .foreign import role_of
-from .messages import ITEM_KEY, Item, items_from_message
-from .originals import canonical, is_portable, kind_of, parse_object, portable
-from .parts import annotations_of, blocks_of, output_text_of, parts_of, text_of
-from .stories import one_story, shorten_ids
-
-__all__ = ["question", "question_digest", "request_input"]
+from .call_pairs import pair_calls, shorten_ids
+from .content import annotations_of, blocks_of, output_text_of, parts_of, text_of
+from .from_langchain import role_of
+from .json_values import canonical, is_json_safe, json_safe, parse_object
+from .messages import Item, is_of_response, item_type, items_from_message
+from .original_item import ITEM_KEY
 
 
 def question(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
@@ -99,7 +98,17 @@ def request_input(messages: Sequence[BaseMessage]) -> list[Item]:
     """
     items = [item for message in messages for item in items_from_message(message)]
     sendable = [clean for item in items if (clean := _clean(item)) is not None]
-    return one_story(_unrepeated(shorten_ids(sendable)))
+    return pair_calls(_unrepeated(shorten_ids(sendable)))
+
+
+def sent_input(messages: Sequence[BaseMessage], response_id: str) -> list[Item]:
+    """What the request of a response sent: the conversation without what the response has delivered itself.
+
+    Args:
+        messages: The conversation, oldest first, with the response's own messages or some of them.
+        response_id: Id of the response.
+    """
+    return request_input([message for message in messages if not is_of_response(message, response_id)])
 
 
 def _unrepeated(items: Sequence[Item]) -> list[Item]:
@@ -156,9 +165,9 @@ def _spoken(part: Item) -> Item:
 
 def _clean(item: Item) -> Item | None:
     """An item with the keys that the service takes; ``None`` for one that it cannot take."""
-    if not is_portable(item):
-        item = portable(item)
-    match kind_of(item):
+    if not is_json_safe(item):
+        item = json_safe(item)
+    match item_type(item):
         case "message":
             return _message(item)
         case "function_call":

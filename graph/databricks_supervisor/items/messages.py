@@ -1,7 +1,7 @@
 """Responses items as LangChain messages, one message an item, and back without loss.
 
 A message shows what the item means to people and to other models; the item itself stays recoverable
-(:mod:`.originals`). Messages that other nodes and models wrote become items in :mod:`.foreign`.
+(:mod:`.original_item`). Messages that other nodes and models wrote become items in :mod:`.from_langchain`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.messages.tool import invalid_tool_call, tool_call
 
-from .foreign import DEVELOPER, items_of
-from .originals import ITEM_KEY, canonical, is_portable, keep, kind_of, parse_object, portable, recall
-
-__all__ = ["ITEM_KEY", "Item", "as_item", "items_from_message", "message_from_item", "message_id"]
+from .from_langchain import DEVELOPER, items_from_langchain
+from .json_values import canonical, is_json_safe, json_safe, parse_object
+from .original_item import ITEM_KEY, restore_original, store_original
 
 Item = dict[str, Any]
 
@@ -32,6 +31,26 @@ def message_id(response_id: str, index: int) -> str:
         'resp_1:0'
     """
     return f"{response_id}:{index}"
+
+
+def is_of_response(message: BaseMessage, response_id: str | None) -> bool:
+    """Whether a message belongs to a response: one of its items, or a decision or an output that answers one.
+
+    Example:
+        >>> is_of_response(AIMessage("42", id=message_id("resp_1", 0)), "resp_1")
+        True
+    """
+    return response_id is not None and (message.id or "").startswith(f"{response_id}:")
+
+
+def item_type(item: Item) -> Any:
+    """The type of an item; a message may leave it out.
+
+    Example:
+        >>> item_type({"role": "user", "content": "Hi"})
+        'message'
+    """
+    return item.get("type", "message" if "role" in item else None)
 
 
 def as_item(value: object) -> Item:
@@ -65,10 +84,10 @@ def message_from_item(item: Item, response_id: str, index: int) -> BaseMessage:
         True
     """
     item = as_item(item)
-    shown = copy.deepcopy(item) if is_portable(item) else portable(item)
+    shown = copy.deepcopy(item) if is_json_safe(item) else json_safe(item)
     message = _build(shown)
     message.id = message_id(response_id, index)
-    message.additional_kwargs[ITEM_KEY] = keep(item, message)
+    message.additional_kwargs[ITEM_KEY] = store_original(item, message)
     return message
 
 
@@ -87,12 +106,12 @@ def items_from_message(message: BaseMessage) -> list[Item]:
         >>> items_from_message(HumanMessage("Hello"))
         [{'type': 'message', 'role': 'user', 'content': [{'type': 'input_text', 'text': 'Hello'}]}]
     """
-    original = recall(message)
-    return items_of(message) if original is None else [original]
+    original = restore_original(message)
+    return items_from_langchain(message) if original is None else [original]
 
 
 def _build(item: Item) -> BaseMessage:
-    match kind_of(item):
+    match item_type(item):
         case "message":
             return _message(item)
         case "function_call":
@@ -130,7 +149,7 @@ def _function_call(item: Item) -> AIMessage:
     call_id = None if call_id is None else _text(call_id)
     args = parse_object(arguments)
     # A checkpointer that cannot write a number must not meet it in a tool call.
-    if args is not None and is_portable(args):
+    if args is not None and is_json_safe(args):
         return AIMessage("", tool_calls=[tool_call(name=name, args=args, id=call_id)])
     error = "The arguments are not a JSON object."
     invalid = invalid_tool_call(name=name, args=_text(arguments), id=call_id, error=error)

@@ -7,14 +7,15 @@ repeats them and one that does not give the same result.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from .echo import find_echo, is_unfinished
-from .messages import Item, as_item
-from .stories import MAX_ID
+from langchain_core.messages import BaseMessage
 
-__all__ = ["is_unfinished", "new_items", "pending_approvals", "pending_calls"]
+from .call_pairs import MAX_ID
+from .echo import find_echo, is_unfinished
+from .messages import Item, as_item, is_of_response, items_from_message
 
 
 def new_items(output: Any, sent: Sequence[Item], *, final: bool) -> list[Item]:
@@ -130,3 +131,53 @@ def _unanswered(items: Sequence[Item], kind: str, key: str, answered: set[str]) 
             if isinstance(value, str) and value and not {value, value[:MAX_ID]} & answered:
                 pending.setdefault(value, item)
     return list(pending.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What a response waits for.
+
+    Attributes:
+        approvals: ``mcp_approval_request`` items without a decision in the conversation.
+        calls: ``function_call`` items of the caller's own functions without an output.
+    """
+
+    approvals: list[Item]
+    calls: list[Item]
+
+    def __bool__(self) -> bool:
+        return bool(self.approvals or self.calls)
+
+
+def items_of(messages: Iterable[BaseMessage], response_id: str | None) -> list[Item]:
+    """The items of one response, with the decisions and outputs that were added to it.
+
+    Args:
+        messages: The conversation.
+        response_id: Id of the response; ``None`` has no items.
+
+    Example:
+        >>> from langchain_core.messages import AIMessage
+        >>> [item["type"] for item in items_of([AIMessage("42", id="resp_1:0"), AIMessage("", id="x")], "resp_1")]
+        ['message']
+    """
+    return [
+        item
+        for message in messages
+        if is_of_response(message, response_id)
+        for item in items_from_message(message)
+    ]
+
+
+def pending_of(
+    messages: Iterable[BaseMessage], response_id: str | None, function_names: Collection[str]
+) -> Pending:
+    """What a response waits for, given the decisions and outputs that the conversation has by now.
+
+    Args:
+        messages: The conversation.
+        response_id: Id of the response.
+        function_names: Names of the client-side functions.
+    """
+    items = items_of(messages, response_id)
+    return Pending(approvals=pending_approvals(items), calls=pending_calls(items, function_names))

@@ -20,10 +20,9 @@ from typing import TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from ..errors import LedgerError, scrub
+from ..errors import LedgerError
+from ..redaction import scrub
 from .schema import set_up
-
-__all__ = ["Database", "Place"]
 
 T = TypeVar("T")
 

@@ -12,8 +12,6 @@ from typing import Any
 from . import Effect, EffectKey, EffectKind, NewTurn, Turn
 from .rows import clash, dump, is_final, is_in_the_way, turn_ended, turn_mismatch
 
-__all__ = ["MemoryLedger"]
-
 
 @dataclass(slots=True)
 class _Row:

@@ -9,17 +9,6 @@ from typing import Any
 from ..errors import TurnEndedError, TurnMismatchError
 from . import Effect, EffectKey, NewTurn, Turn
 
-__all__ = [
-    "clash",
-    "dump",
-    "effect_of",
-    "is_final",
-    "is_in_the_way",
-    "turn_ended",
-    "turn_mismatch",
-    "turn_of",
-]
-
 
 def dump(value: Any) -> str:
     """JSON in one form only, so that equal values are equal texts.

@@ -31,17 +31,6 @@ from sqlalchemy import (
 
 from ..errors import LedgerVersionError
 
-__all__ = [
-    "MIGRATIONS",
-    "SCHEMA_VERSION",
-    "effects",
-    "exclusive",
-    "ledger_version",
-    "metadata",
-    "set_up",
-    "turns",
-]
-
 SCHEMA_VERSION = 3
 """Version of the tables that this release reads and writes."""
 

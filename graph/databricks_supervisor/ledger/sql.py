@@ -11,11 +11,9 @@ from sqlalchemy.sql import Executable
 
 from . import Effect, EffectKey, EffectKind, NewTurn, Turn
 from .database import Database, Place
-from .places import place_of_psycopg, place_of_url
 from .rows import clash, dump, effect_of, is_final, is_in_the_way, turn_ended, turn_mismatch, turn_of
 from .statements import Statements
-
-__all__ = ["SqlLedger"]
+from .url import place_of_psycopg, place_of_url
 
 T = TypeVar("T")
 

@@ -28,8 +28,6 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from .schema import effects, turns
 
-__all__ = ["Statements"]
-
 _TURN_COLUMNS = tuple(column for column in turns.c if column.name != "seq")
 
 

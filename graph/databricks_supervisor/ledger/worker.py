@@ -9,8 +9,6 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
-__all__ = ["is_dead", "this_worker"]
-
 
 def this_worker() -> str:
     """The name of this process: ``host/pid/start``.

@@ -22,9 +22,9 @@ from agent_server.http.events import (
     response_of,
     sse,
 )
-from agent_server.http.wire import wire_item
+from agent_server.http.output_items import wire_item
 from databricks_supervisor.items import as_item
-from tests.library.items_strategies import any_items
+from tests.support.items_strategies import any_items
 
 Item = dict[str, Any]
 

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.agent_server.http.served import Served, serving_app
-from tests.library.items_strategies import any_items, contents, json_values, texts
-from tests.local_supervisor_process import LocalSupervisor
-from tests.postgres import PostgresServer
+from tests.support.items_strategies import any_items, contents, json_values, texts
+from tests.support.local_supervisor_process import LocalSupervisor
+from tests.support.postgres import PostgresServer
+from tests.support.served import Served, serving_app
 
 BUGS = ("unavailable", "ledger_unavailable", "internal_error")
 
@@ -393,7 +393,7 @@ def test_the_page_describes_the_routes(page: Page) -> None:
 
 
 def test_the_page_has_every_status_of_an_error(page: Page) -> None:
-    from agent_server.http.faults import _BY_CLASS
+    from agent_server.http.errors import _BY_CLASS
 
     statuses = {str(status) for _, status, _ in _BY_CLASS} | {"200", "400", "404", "409", "422", "429", "503"}
     for path in ("/invocations", "/responses", "/responses/{response_id}", "/responses/{response_id}/cancel"):

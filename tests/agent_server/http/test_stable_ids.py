@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.agent_server.http.served import Served, serving_app
-from tests.local_supervisor_process import LocalSupervisor
+from tests.support.local_supervisor_process import LocalSupervisor
+from tests.support.served import Served, serving_app
 
 Event = dict[str, Any]
 

@@ -1,0 +1,195 @@
+"""A request's body, read and checked before anything is done with it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from databricks_supervisor.items import Item
+from databricks_supervisor.items.json_values import is_json_safe
+
+from .errors import Fault
+
+MOST_ITEMS = 10_000
+DEEPEST = 100
+_SPEAKERS = ("user", "system", "developer")
+_ROLES = (*_SPEAKERS, "assistant")
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a client asks for.
+
+    Attributes:
+        items: The ``input``, as items.
+        stream: Whether events are wanted.
+        background: Whether it does not wait for the end.
+        thread: The thread that it names, or ``None``.
+        conversation: Whether the thread was named as a conversation, which chat surfaces send as a whole.
+        previous: ``previous_response_id``.
+        key: ``Idempotency-Key``.
+        tools: Schemas of the client's own functions.
+        arrived_at: When it came, in seconds since the epoch.
+    """
+
+    items: list[Item]
+    stream: bool = False
+    background: bool = False
+    thread: str | None = None
+    conversation: bool = False
+    previous: str | None = None
+    key: str | None = None
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    arrived_at: float = field(default_factory=time.time)
+
+
+def read_ask(raw: bytes, headers: Mapping[str, str]) -> Ask:
+    """Read a request.
+
+    Args:
+        raw: The body.
+        headers: The headers, by lower-case name.
+
+    Raises:
+        Fault: 400, with the field that is wrong.
+    """
+    try:
+        body = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise _wrong(None, f"The body is not JSON: {type(error).__name__}.") from None
+    if not isinstance(body, dict):
+        raise _wrong(None, "The body must be a JSON object with an 'input'.")
+    thread, conversation = _thread(body)
+    return Ask(
+        items=_items(body.get("input")),
+        stream=_flag(body, "stream"),
+        background=_flag(body, "background"),
+        thread=thread,
+        conversation=conversation,
+        previous=_text(body, "previous_response_id"),
+        key=_key(headers.get("idempotency-key")),
+        tools=_tools(body.get("tools")),
+    )
+
+
+def is_said(item: Item) -> bool:
+    """Whether an item is a message to the agent: what a person, or the system, says."""
+    return item.get("type", "message") == "message" and item.get("role") in _SPEAKERS
+
+
+def _wrong(param: str | None, message: str) -> Fault:
+    return Fault(400, "invalid_request", f"{message} Nothing was submitted.", param=param)
+
+
+def _items(given: Any) -> list[Item]:
+    if isinstance(given, str):
+        given = [{"type": "message", "role": "user", "content": given}]
+    if not isinstance(given, list) or not given:
+        raise _wrong("input", "'input' must be a text or a list of items that is not empty.")
+    if len(given) > MOST_ITEMS:
+        raise _wrong("input", f"'input' has {len(given)} items; {MOST_ITEMS} is the most.")
+    for index, item in enumerate(given):
+        _check_item(item, f"input[{index}]")
+    return given
+
+
+def _check_item(item: Any, where: str) -> None:
+    if not isinstance(item, dict):
+        raise _wrong(where, f"{where} must be an object.")
+    if not _is_flat(item):
+        raise _wrong(where, f"{where} is nested deeper than {DEEPEST} levels.")
+    kind = item.get("type", "message")
+    if not isinstance(kind, str):
+        raise _wrong(f"{where}.type", f"{where}.type must be a text.")
+    match kind:
+        case "message":
+            if item.get("role") not in _ROLES:
+                raise _wrong(f"{where}.role", f"{where}.role must be one of {', '.join(_ROLES)}.")
+            if not isinstance(item.get("content"), str | list):
+                raise _wrong(f"{where}.content", f"{where}.content must be a text or a list of parts.")
+        case "function_call_output":
+            _need(item, "call_id", where)
+        case "mcp_approval_response":
+            _need(item, "approval_request_id", where)
+            if not isinstance(item.get("approve"), bool):
+                raise _wrong(f"{where}.approve", f"{where}.approve must be true or false.")
+
+
+def _need(item: Item, name: str, where: str) -> None:
+    given = item.get(name)
+    if not isinstance(given, str) or not given or "\0" in given or not is_json_safe(given):
+        raise _wrong(f"{where}.{name}", f"{where}.{name} must be a text in Unicode that is not empty.")
+
+
+def _is_flat(value: Any, depth: int = 0) -> bool:
+    if not isinstance(value, dict | list):
+        return True
+    inner = value.values() if isinstance(value, dict) else value
+    return depth < DEEPEST and all(_is_flat(each, depth + 1) for each in inner)
+
+
+def _thread(body: dict[str, Any]) -> tuple[str | None, bool]:
+    custom, context = _object(body, "custom_inputs"), _object(body, "context")
+    for name in ("thread_id", "session_id"):
+        if (named := _text(custom, name, "custom_inputs.")) is not None:
+            return named, False
+    named = _text(context, "conversation_id", "context.")
+    return named, named is not None
+
+
+def _object(body: dict[str, Any], name: str) -> dict[str, Any]:
+    given = body.get(name)
+    if given is None:
+        return {}
+    if not isinstance(given, dict):
+        raise _wrong(name, f"{name} must be an object.")
+    return given
+
+
+def _text(body: dict[str, Any], name: str, prefix: str = "") -> str | None:
+    given = body.get(name)
+    if given is None:
+        return None
+    return _id(given, f"{prefix}{name}")
+
+
+def _id(given: Any, name: str) -> str:
+    if not isinstance(given, str) or not given.strip() or len(given) > 1000 or not given.isprintable():
+        raise _wrong(name, f"{name} must be a printable text of 1 to 1000 characters.")
+    return given
+
+
+def _key(given: str | None) -> str | None:
+    return None if given is None else _id(given, "Idempotency-Key")
+
+
+def _flag(body: dict[str, Any], name: str) -> bool:
+    given = body.get(name)
+    if given is not None and not isinstance(given, bool):
+        raise _wrong(name, f"{name} must be true or false.")
+    return bool(given)
+
+
+def _tools(given: Any) -> list[dict[str, Any]]:
+    if given is None:
+        return []
+    if not isinstance(given, list) or not all(isinstance(tool, dict) for tool in given):
+        raise _wrong("tools", "tools must be a list of objects.")
+    for index, tool in enumerate(given):
+        if tool.get("type") != "function":
+            raise _wrong(
+                f"tools[{index}]",
+                f"tools[{index}]: only functions that the client runs itself can be brought along "
+                '({"type": "function", …}); other tools are the agent\'s own.',
+            )
+        if not is_json_safe(tool):
+            raise _wrong(
+                f"tools[{index}]",
+                f"tools[{index}] holds what cannot be kept: a number beyond 64 bits or that is none, half a "
+                f"character, or more than {DEEPEST} levels.",
+            )
+    known = ("type", "name", "description", "parameters")
+    return [{key: tool[key] for key in known if tool.get(key) is not None} for tool in given]

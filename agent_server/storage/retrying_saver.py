@@ -1,0 +1,56 @@
+"""Checkpoints in Postgres that outlast a restart of the database."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import psycopg
+from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+from psycopg_pool import PoolTimeout
+
+T = TypeVar("T")
+PATIENCE_S = 30.0
+_LOST = ("08", "57P")  # Connection exceptions; the server is shutting down, crashed, or not up yet.
+
+
+class PatientSaver(AsyncPostgresSaver):
+    """Repeats what was under way when the connection was lost, for 30 s.
+
+    A pool replaces broken connections before it hands them out; this is for those that break in use. What is
+    repeated either reads or writes rows that have the same keys the second time.
+    """
+
+    async def aget_tuple(self, *args: Any, **kwargs: Any) -> Any:
+        """See :class:`AsyncPostgresSaver`, as for the others."""
+        parent = super().aget_tuple
+        return await _patiently(lambda: parent(*args, **kwargs))
+
+    async def aput(self, *args: Any, **kwargs: Any) -> Any:
+        """Keep a checkpoint."""
+        parent = super().aput
+        return await _patiently(lambda: parent(*args, **kwargs))
+
+    async def aput_writes(self, *args: Any, **kwargs: Any) -> None:
+        """Keep what tasks wrote."""
+        parent = super().aput_writes
+        await _patiently(lambda: parent(*args, **kwargs))
+
+    async def adelete_thread(self, *args: Any, **kwargs: Any) -> None:
+        """Delete a thread."""
+        parent = super().adelete_thread
+        await _patiently(lambda: parent(*args, **kwargs))
+
+
+async def _patiently(work: Callable[[], Awaitable[T]]) -> T:
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return await work()
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            lost = error.sqlstate is None or error.sqlstate.startswith(_LOST)
+            if isinstance(error, PoolTimeout) or not lost or time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(0.1)

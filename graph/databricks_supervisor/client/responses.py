@@ -1,0 +1,246 @@
+"""The one place that speaks HTTP: create, retrieve and cancel a background response.
+
+Any client of the OpenAI SDK will do (``AsyncDatabricksOpenAI``, ``AsyncOpenAI``): base URL and credentials
+come from it. What is sent and read here is plain JSON, because the typed calls of the SDKs cut ids, cannot
+be told per call not to repeat a POST, and refuse items that they do not know (CONTRACT: Ids, Submit). Polls
+have a way of their own where they can (:mod:`.transport`); everything else goes through the client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from ..errors import AuthenticationError, ServiceError
+from ..polling import RateBudget
+from ..redaction import scrub_answer
+from .failures import (
+    ErrorResponse,
+    NotAccepted,
+    OutcomeUnknown,
+    Transient,
+    classify_create,
+    classify_retrieve,
+    classify_unsent,
+    describe,
+    is_unsent,
+    read_error_response,
+)
+from .poll_transport import MOST_THROUGH_SDK, PollTransport
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+
+POLLS_PER_S = 2000
+"""Of one process: about half a core (``python -m benchmarks jobs``). More jobs than that are polled later."""
+_budget = RateBudget(POLLS_PER_S)
+
+TERMINAL = frozenset({"completed", "failed", "cancelled", "incomplete"})
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceResponse:
+    """A background response, as plain JSON.
+
+    Attributes:
+        id: Its id, whole.
+        status: Its status, as the service calls it.
+        output: Its ``output`` as it came (a list, ``None``, or rubbish).
+        body: Everything that came.
+        digest: Digest of the bytes that came.
+    """
+
+    id: str
+    status: str
+    output: Any = None
+    body: Mapping[str, Any] = field(default_factory=dict)
+    digest: bytes = b""
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the status is one that a job ends with."""
+        return self.status in TERMINAL
+
+    def without_content(self) -> ServiceResponse:
+        """What the next poll needs of it: parsed, 50 KB are 200 KB, and a process waits for thousands of jobs."""
+        return replace(self, output=None, body={})
+
+
+class SupervisorClient:
+    """Background responses over one client of the OpenAI SDK.
+
+    Example:
+        >>> import asyncio, openai
+        >>> client = SupervisorClient(openai.AsyncOpenAI(base_url="http://127.0.0.1:9/v1", api_key="x"))
+        >>> try:
+        ...     asyncio.run(client.create({"model": "m", "input": []}, idempotency_key="k", timeout_s=5))
+        ... except NotAccepted as refused:
+        ...     refused.again
+        True
+    """
+
+    def __init__(self, openai: AsyncOpenAI) -> None:
+        self._openai = openai
+        self._polls = PollTransport.of(openai)
+        self._slots = asyncio.Semaphore(MOST_THROUGH_SDK)
+
+    async def create(
+        self,
+        body: Mapping[str, Any],
+        *,
+        idempotency_key: str,
+        timeout_s: float,
+        headers: Mapping[str, str] | None = None,
+    ) -> ServiceResponse:
+        """POST a background response, once.
+
+        Args:
+            body: The request, as JSON.
+            idempotency_key: Sent for services that honour one; nothing here depends on it.
+            timeout_s: Time-out of each phase of the exchange, in seconds.
+            headers: More headers, such as the trace context.
+
+        Raises:
+            NotAccepted: Proof that nothing was created.
+            OutcomeUnknown: Everything else.
+        """
+        sent = {**(headers or {}), "Idempotency-Key": idempotency_key}
+        try:
+            return _read(await self._exchange("POST", "/responses", timeout_s, classify_create, body, sent))
+        except (NotAccepted, OutcomeUnknown):
+            raise
+        except _Unreadable as error:
+            raise OutcomeUnknown(str(error)) from None
+        except Exception as error:
+            if is_unsent(error):
+                raise classify_unsent(error, self._host) from None
+            raise OutcomeUnknown(describe(error)) from None
+
+    async def retrieve(
+        self, response_id: str, *, timeout_s: float, last: ServiceResponse | None = None
+    ) -> ServiceResponse:
+        """GET a background response.
+
+        Args:
+            response_id: Its id, whole.
+            timeout_s: Time-out of the exchange, in seconds.
+            last: The previous response: returned as it is, without parsing, when nothing changed.
+
+        Raises:
+            Transient: Network, 408, 429, 5xx, or an answer that is no JSON object.
+            ServiceError: Anything final, by class; 404 is a RequestRejectedError with that ``status_code``.
+        """
+        try:
+            return _read(await self._poll(f"/responses/{quote(response_id, safe='')}", timeout_s), last)
+        except (Transient, ServiceError):
+            raise
+        except _Unreadable as error:
+            raise Transient(str(error)) from None
+        except Exception as error:
+            if isinstance(refused := classify_unsent(error, self._host).error, AuthenticationError):
+                raise refused from None
+            raise Transient(describe(error)) from None
+
+    async def cancel(self, response_id: str, *, timeout_s: float) -> bool:
+        """Ask the service to cancel a job.
+
+        Returns:
+            Whether it said that it did. Services may not know how (CONTRACT: Retrieve).
+        """
+        try:
+            path = f"/responses/{quote(response_id, safe='')}/cancel"
+            await self._exchange("POST", path, timeout_s, classify_create, {})
+        except Exception:
+            return False
+        return True
+
+    @property
+    def _host(self) -> str:
+        return str(self._openai.base_url)
+
+    async def _poll(self, path: str, timeout_s: float) -> Any:
+        if wait_s := _budget.wait_s(time.monotonic()):
+            await asyncio.sleep(wait_s)
+        if self._polls is not None:
+            answer = await self._polls.get(path, timeout_s=timeout_s)
+            if answer.status_code >= 400:
+                raise classify_retrieve(read_error_response(answer, None))
+            if answer.status_code < 300:
+                return answer
+            # The client knows where a redirect may lead, and with which headers.
+        return await self._exchange("GET", path, timeout_s, classify_retrieve)
+
+    async def _exchange(
+        self,
+        method: str,
+        path: str,
+        timeout_s: float,
+        classify: Callable[[ErrorResponse], Exception],
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        import httpx2
+        import openai
+
+        # max_retries here, not on the client: a caller's client repeats POSTs by default.
+        options: Any = {"max_retries": 0, "timeout": timeout_s, "headers": dict(headers or {})}
+        try:
+            if method == "GET":
+                async with self._slots:
+                    return await self._openai.get(path, cast_to=httpx2.Response, options=options)
+            async with self._slot(timeout_s):
+                return await self._openai.post(path, cast_to=httpx2.Response, body=body, options=options)
+        except openai.APIStatusError as error:
+            raise classify(read_error_response(error.response, error.body)) from None
+
+    @asynccontextmanager
+    async def _slot(self, timeout_s: float) -> AsyncIterator[None]:
+        """A place for a POST, which must not wait for longer than its claim lives."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise PoolTimeout(f"{MOST_THROUGH_SDK} requests are under way") from None
+        try:
+            yield
+        finally:
+            self._slots.release()
+
+
+class _Unreadable(Exception):
+    """200, but not a response."""
+
+
+class PoolTimeout(Exception):
+    """No place was free; named as in httpx, for :func:`.refusals.is_unsent`."""
+
+
+def _read(answer: Any, last: ServiceResponse | None = None) -> ServiceResponse:
+    raw = bytes(answer.content)
+    digest = hashlib.sha256(raw).digest()  # 50 KB: 0.027 ms; blake2b takes 0.048.
+    if last is not None and last.digest == digest:
+        return last
+    try:
+        body = json.loads(raw)
+    except ValueError:
+        body = None
+    if not isinstance(body, dict) or not isinstance(body.get("id"), str) or not body["id"]:
+        text = scrub_answer(raw[:2000].decode(errors="replace"), answer)
+        raise _Unreadable(f"the answer was not a response: {text[:200]!r}")
+    status = body.get("status")
+    return ServiceResponse(
+        id=body["id"],
+        # A response without a status is one that a foreground service finished before it answered.
+        status=status if isinstance(status, str) and status else "completed",
+        output=body.get("output"),
+        body=body,
+        digest=digest,
+    )

@@ -1,0 +1,62 @@
+"""Where a turn goes next: pure functions of its state."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from langchain_core.runnables import RunnableConfig
+
+from ..client.responses import TERMINAL
+from ..items.output import pending_of
+from ..run import run_of
+from ..state import SupervisorState
+
+End = Literal["__end__"]
+
+
+def after_submit(state: SupervisorState) -> Literal["submit", "poll"] | End:
+    """To the job; or once more to ``submit``, with what a person said about an unknown outcome."""
+    if state["job"]["ended"]:
+        return _ended(state)
+    return "poll" if state["job"]["response_id"] else "submit"
+
+
+def after_poll(
+    state: SupervisorState, config: RunnableConfig
+) -> Literal["poll", "approve", "call_tools"] | End:
+    """Once more while the job runs; then to what it waits for, or to the end."""
+    if state["job"]["ended"]:
+        return _ended(state)
+    if state["job"]["status"] not in TERMINAL:
+        return "poll"
+    return _to_what_is_pending(state, config)
+
+
+def after_approve(
+    state: SupervisorState, config: RunnableConfig
+) -> Literal["approve", "call_tools", "submit", "poll"] | End:
+    """Once more while something is undecided; then to the functions that wait, or to the follow-up."""
+    if state["job"]["ended"]:
+        return _ended(state)
+    if not state["job"]["response_id"]:
+        return "submit"
+    return _to_what_is_pending(state, config)
+
+
+def after_call_tools(state: SupervisorState) -> Literal["call_tools", "submit", "poll"] | End:
+    """To the follow-up; or once more, with what a person said about an unknown outcome."""
+    if state["job"]["ended"]:
+        return _ended(state)
+    return "call_tools" if state["job"]["response_id"] else "submit"
+
+
+def _to_what_is_pending(state: SupervisorState, config: RunnableConfig) -> Literal["approve", "call_tools"]:
+    function_names = run_of(config).settings.function_names
+    pending = pending_of(state["messages"], state["job"]["response_id"], function_names)
+    return "approve" if pending.approvals else "call_tools"
+
+
+def _ended(state: SupervisorState) -> Literal["poll"] | End:
+    """A failure that is to be raised is raised by ``poll``, after it has reached the state."""
+    failure = state["job"].get("failure")
+    return "poll" if failure and not failure.get("said") else "__end__"

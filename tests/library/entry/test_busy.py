@@ -1,0 +1,515 @@
+"""A new message while another question of the thread is open."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from langchain_core.tools import tool
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.types import Command
+
+from databricks_supervisor import Time
+from databricks_supervisor.approvals.decisions import REPLACED, record_decision
+from databricks_supervisor.compiled import CompiledSupervisorGraph
+from databricks_supervisor.errors import PermissionDeniedError, ThreadBusyError, TurnEndedError
+from databricks_supervisor.ledger import NewTurn
+from databricks_supervisor.state import Decision
+from tests.support.scripted_agent import (
+    Item,
+    Plan,
+    ScriptedAgent,
+    answer,
+    approval,
+    asked,
+    call,
+    first_asks,
+    instant,
+    message,
+    question,
+    texts,
+    thread,
+    until,
+)
+
+WEB = {"type": "uc_connection", "uc_connection": {"name": "you_dot_com"}}
+ANSWERED = ["How much?", "Answer to: How much?"]
+
+
+def first_is_held(items: list[Item], number: int) -> Plan:
+    return Plan(answer(items, number), held=number == 1)
+
+
+@asynccontextmanager
+async def running(agent: ScriptedAgent, graph: Any) -> AsyncIterator[asyncio.Task[Any]]:
+    """While the first question's job runs."""
+    run = asyncio.create_task(graph.ainvoke(question(), thread()))
+    await until(lambda: agent.polled > 1)
+    try:
+        yield run
+    finally:
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+
+
+def supervisor(agent: ScriptedAgent, **settings: Any) -> CompiledSupervisorGraph:
+    return agent.graph(**settings).compile(checkpointer=InMemorySaver())
+
+
+# ---- reject
+
+
+async def test_a_rejected_message_never_reaches_the_thread() -> None:
+    agent = ScriptedAgent(first_is_held)
+    graph = supervisor(agent)
+    async with running(agent, graph) as run:
+        before = await graph.aget_state(thread())
+        with pytest.raises(ThreadBusyError, match="busy with another question"):
+            await graph.ainvoke(question("What else?"), thread())
+        assert (await graph.aget_state(thread())).config == before.config
+        agent.release()
+        assert texts(await run) == ANSWERED
+    assert agent.questions == ["How much?"]
+    state = await graph.ainvoke(question("What else?"), thread())
+    assert texts(state) == [*ANSWERED, "What else?", "Answer to: What else?"]
+
+
+@pytest.mark.parametrize("caller", ["sync", "async"])
+async def test_after_a_rejection_the_thread_resumes_as_if_nothing_had_happened(caller: str) -> None:
+    agent = ScriptedAgent(first_is_held)
+    graph = supervisor(agent)
+    async with running(agent, graph):
+        pass
+    other = question("What else?")
+    run = graph.ainvoke(other, thread())
+    if caller == "sync":
+        run.close()
+        run = asyncio.to_thread(graph.invoke, other, thread())
+    with pytest.raises(ThreadBusyError):
+        await run
+    agent.release()
+    assert texts(await graph.ainvoke(None, thread())) == ANSWERED
+    assert agent.jobs == 1
+
+
+async def test_a_turn_that_nobody_began_is_in_nobody_s_way() -> None:
+    """Its process died between the ledger and the first checkpoint."""
+    now = [0.0]
+    for policy in ("reject", "wait", "cancel"):
+        agent = ScriptedAgent()
+        graph = supervisor(agent, on_busy=policy, time=instant(lambda: now[0]))
+        ledger = await graph.parts.ledgers.resolve(graph.checkpointer)  # type: ignore[arg-type]
+        lost, _ = await ledger.open_turn(NewTurn("lost", "t", "", None, "digest"))
+        now[0] = lost.opened_at + 10
+        if policy == "reject":
+            with pytest.raises(ThreadBusyError):
+                await graph.ainvoke(question(), thread())
+        now[0] = lost.opened_at + 61
+        assert texts(await graph.ainvoke(question(), thread())) == ANSWERED
+
+
+async def test_waiting_for_a_turn_that_is_about_to_begin_is_no_endless_loop() -> None:
+    now = [0.0]
+    agent = ScriptedAgent()
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now[0] += seconds
+        await asyncio.sleep(0)
+
+    graph = supervisor(agent, on_busy="wait", time=type(instant())(lambda: now[0], sleep, lambda: 0.5))
+    ledger = await graph.parts.ledgers.resolve(graph.checkpointer)  # type: ignore[arg-type]
+    lost, _ = await ledger.open_turn(NewTurn("lost", "t", "", None, "digest"))
+    now[0] = lost.opened_at
+    assert texts(await graph.ainvoke(question(), thread())) == ANSWERED
+    assert sum(slept) >= 60
+
+
+async def test_a_question_that_the_service_refused_to_take_gives_way_after_a_while() -> None:
+    agent = ScriptedAgent(fail_create=[403])
+    clock = [time.time()]
+    graph = supervisor(agent, time=Time(now=lambda: clock[0], sleep=asyncio.sleep))
+    with pytest.raises(PermissionDeniedError):
+        await graph.ainvoke(question(), thread())
+    with pytest.raises(ThreadBusyError):
+        await graph.ainvoke(question("What else?"), thread())
+    clock[0] += 61
+    state = await graph.ainvoke(question("What else?"), thread())
+    assert agent.questions == ["What else?"]
+    assert texts(state)[-1] == "Answer to: What else?"
+
+
+async def test_a_question_that_was_submitted_does_not_give_way() -> None:
+    agent = ScriptedAgent(first_is_held)
+    clock = [time.time()]
+    graph = supervisor(agent, time=Time(now=lambda: clock[0], sleep=asyncio.sleep))
+    async with running(agent, graph) as run:
+        clock[0] += 61
+        with pytest.raises(ThreadBusyError):
+            await graph.ainvoke(question("What else?"), thread())
+        agent.release()
+        assert texts(await run) == ANSWERED
+
+
+# ---- wait
+
+
+@pytest.mark.parametrize("driver", ["alive", "gone"])
+@pytest.mark.parametrize("caller", ["sync", "async"])
+async def test_wait_asks_after_the_answer(driver: str, caller: str) -> None:
+    agent = ScriptedAgent(first_is_held)
+    graph = supervisor(agent, on_busy="wait")
+
+    async def ask_next() -> Any:
+        if caller == "sync":
+            return await asyncio.to_thread(graph.invoke, question("What else?"), thread())
+        return await graph.ainvoke(question("What else?"), thread())
+
+    async with running(agent, graph) as run:
+        if driver == "gone":
+            run.cancel()
+            await asyncio.gather(run, return_exceptions=True)
+        waiting = asyncio.create_task(ask_next())
+        await asyncio.sleep(0.05)
+        assert agent.jobs == 1
+        agent.release()
+        state = await waiting
+    assert agent.questions == ["How much?", "What else?"]
+    assert texts(state) == [*ANSWERED, "What else?", "Answer to: What else?"]
+
+
+async def test_wait_goes_on_though_the_question_before_failed() -> None:
+    def script(items: list[Item], number: int) -> Plan:
+        if number == 1:
+            return Plan([], "failed", held=True, error={"message": "boom"})
+        return Plan(answer(items, number))
+
+    agent = ScriptedAgent(script)
+    graph = supervisor(agent, on_busy="wait")
+    async with running(agent, graph) as run:
+        waiting = asyncio.create_task(graph.ainvoke(question("What else?"), thread()))
+        await asyncio.sleep(0.02)
+        agent.release()
+        state = await waiting
+        await asyncio.gather(run, return_exceptions=True)
+    assert texts(state) == ["How much?", "What else?", "Answer to: What else?"]
+
+
+async def test_wait_replaces_a_question_that_turns_out_to_need_a_person() -> None:
+    def script(items: list[Item], number: int) -> Plan:
+        return Plan([approval("a1")], held=True) if number == 1 else Plan(answer(items, number))
+
+    agent = ScriptedAgent(script)
+    graph = supervisor(agent, on_busy="wait", tools=[WEB])
+    async with running(agent, graph):
+        waiting = asyncio.create_task(graph.ainvoke(question("What else?"), thread()))
+        await asyncio.sleep(0.02)
+        agent.release()
+        state = await waiting
+    assert agent.jobs == 2
+    assert agent.decisions() == {"a1": False}
+    assert texts(state)[-1] == "Answer to: What else?"
+
+
+# ---- cancel
+
+
+@pytest.mark.parametrize("driver", ["alive", "gone"])
+async def test_cancel_ends_the_job_and_asks(driver: str) -> None:
+    agent = ScriptedAgent(first_is_held)
+    graph = supervisor(agent, on_busy="cancel")
+    async with running(agent, graph) as run:
+        if driver == "gone":
+            run.cancel()
+            await asyncio.gather(run, return_exceptions=True)
+        state = await graph.ainvoke(question("What else?"), thread())
+        assert len(agent.cancelled) == 1
+        agent.release()
+        if driver == "alive":
+            with pytest.raises(TurnEndedError, match="another message followed"):
+                await run
+    assert texts(state) == ["How much?", "What else?", "Answer to: What else?"]
+    kept = await graph.aget_state(thread())
+    assert texts(kept.values) == texts(state)
+    assert kept.next == ()
+
+
+async def test_a_job_that_cannot_be_cancelled_is_abandoned_and_that_is_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    agent = ScriptedAgent(first_is_held, cancels=False)
+    graph = supervisor(agent, on_busy="cancel")
+    async with running(agent, graph) as run:
+        state = await graph.ainvoke(question("What else?"), thread())
+        agent.release()
+        with pytest.raises(TurnEndedError):
+            await run
+    assert len(agent.cancel_asked) == 1
+    assert "abandoned" in caplog.text
+    kept = await graph.aget_state(thread())
+    assert texts(kept.values) == texts(state) == ["How much?", "What else?", "Answer to: What else?"]
+    state = await graph.ainvoke(question("And then?"), thread())
+    assert texts(state)[-1] == "Answer to: And then?"
+
+
+async def test_after_a_cancelled_question_the_same_one_is_a_new_job() -> None:
+    agent = ScriptedAgent(first_is_held)
+    graph = supervisor(agent, on_busy="cancel")
+    async with running(agent, graph):
+        await graph.ainvoke(question("What else?"), thread())
+        state = await graph.ainvoke(question(), thread())
+    assert agent.questions == ["How much?", "What else?", "How much?"]
+    assert texts(state)[-1] == "Answer to: How much?"
+
+
+# ---- while it waits for a person
+
+
+@pytest.mark.parametrize("policy", ["reject", "wait", "cancel"])
+@pytest.mark.parametrize("count", [1, 3])
+async def test_a_new_message_refuses_what_is_pending_in_its_own_submission(policy: str, count: int) -> None:
+    ids = [f"a{n}" for n in range(count)]
+    agent = ScriptedAgent(first_asks(*(approval(id) for id in ids)))
+    graph = supervisor(agent, on_busy=policy, tools=[WEB])
+    await graph.ainvoke(question(), thread())
+    agent.script = answer
+    state = await graph.ainvoke(question("What else?"), thread())
+    assert agent.jobs == 2
+    assert agent.decisions() == dict.fromkeys(ids, False)
+    refusals = [item for item in agent.inputs[-1] if item["type"] == "mcp_approval_response"]
+    assert all(item["reason"] == REPLACED and item["id"] == item["approval_request_id"] for item in refusals)
+    kinds = [item["type"] for item in agent.inputs[-1]]
+    assert kinds == [
+        "message",
+        *(["mcp_approval_request"] * count),
+        *(["mcp_approval_response"] * count),
+        "message",
+    ]
+    assert texts(state)[-1] == "Answer to: What else?"
+    decided = [m.additional_kwargs["decided_by"] for m in state["messages"] if ":decision:" in m.id]
+    assert decided == ["policy"] * count
+
+
+async def test_what_was_answered_before_the_new_message_stays_answered_in_the_thread() -> None:
+    agent = ScriptedAgent(first_asks(approval("a1"), approval("a2")))
+    graph = supervisor(agent, tools=[WEB])
+    await graph.ainvoke(question(), thread())
+    await graph.ainvoke(Command(resume={"a1": True}), thread())
+    agent.script = answer
+    await graph.ainvoke(question("What else?"), thread())
+    # The approval had no effect yet, and its turn is over: the service hears no.
+    assert agent.decisions() == {"a1": False, "a2": False}
+    assert agent.jobs == 2
+
+
+async def test_the_same_question_while_it_waits_asks_again_and_refuses_nothing() -> None:
+    agent = ScriptedAgent(first_asks(approval("a1")))
+    graph = supervisor(agent, tools=[WEB])
+    first = await graph.ainvoke(question(), thread())
+    again = await graph.ainvoke(question(), thread())
+    assert again["__interrupt__"] == first["__interrupt__"]
+    assert agent.jobs == 1
+    await graph.ainvoke(Command(resume=True), thread())
+    assert agent.decisions() == {"a1": True}
+
+
+async def test_an_approval_that_was_recorded_just_before_goes_on() -> None:
+    agent = ScriptedAgent(first_asks(approval("a1")))
+    graph = supervisor(agent, tools=[WEB])
+    await graph.ainvoke(question(), thread())
+    ledger = await graph.parts.ledgers.resolve(graph.checkpointer)  # type: ignore[arg-type]
+    turn = await ledger.latest_turn("t", "")
+    assert turn is not None
+    await record_decision(ledger, turn.turn_id, (0, "a1"), Decision(approve=True, by="person"))
+    with pytest.raises(ThreadBusyError):
+        await graph.ainvoke(question("What else?"), thread())
+    await graph.ainvoke(Command(resume=False), thread())
+    assert agent.decisions() == {"a1": True}
+
+
+async def test_an_old_answer_after_a_new_message_approves_nothing() -> None:
+    agent = ScriptedAgent(first_asks(approval("a1")))
+    graph = supervisor(agent, tools=[WEB])
+    stopped = await graph.ainvoke(question(), thread())
+    agent.script = answer
+    await graph.ainvoke(question("What else?"), thread())
+    for resume in ({"a1": True}, True, {stopped["__interrupt__"][0].id: True}):
+        await graph.ainvoke(Command(resume=resume), thread())
+    assert agent.jobs == 2
+    assert agent.decisions() == {"a1": False}
+
+
+@pytest.mark.parametrize("turn", [2, 10])
+@pytest.mark.parametrize("echo", [False, True])
+async def test_a_later_turn_can_be_replaced_like_the_first(turn: int, echo: bool) -> None:
+    agent = ScriptedAgent(echo=echo)
+    graph = supervisor(agent, tools=[WEB])
+    for n in range(1, turn):
+        await graph.ainvoke(question(f"Question {n}"), thread())
+    agent.script = first_asks(approval("a1"))
+    await graph.ainvoke(question("Search."), thread())
+    agent.script = answer
+    state = await graph.ainvoke(question("Stop."), thread())
+    assert agent.jobs == turn + 1
+    assert agent.decisions() == {"a1": False}
+    assert texts(state)[-1] == "Answer to: Stop."
+    state = await graph.ainvoke(question("Go on."), thread())
+    assert agent.jobs == turn + 2
+    assert texts(state)[-1] == "Answer to: Go on."
+
+
+async def test_every_turn_may_be_replaced_by_the_next() -> None:
+    def script(items: list[Item], number: int) -> list[Item]:
+        return [approval(f"a{number}")] if number < 6 else [message(f"Answer to: {asked(items)}")]
+
+    agent = ScriptedAgent(script)
+    graph = supervisor(agent, tools=[WEB])
+    for n in range(1, 7):
+        state = await graph.ainvoke(question(f"Question {n}"), thread())
+    assert agent.jobs == 6
+    assert agent.decisions() == {f"a{n}": False for n in range(1, 6)}
+    assert texts(state)[-1] == "Answer to: Question 6"
+
+
+async def test_a_call_beside_the_pending_approval_is_not_run() -> None:
+    ran: list[str] = []
+
+    @tool
+    async def pay() -> str:
+        """Pay."""
+        ran.append("pay")
+        return "paid"
+
+    agent = ScriptedAgent(first_asks(approval("a1"), call("c1", "pay")))
+    graph = supervisor(agent, tools=[WEB, pay])
+    await graph.ainvoke(question(), thread())
+    agent.script = answer
+    await graph.ainvoke(question("What else?"), thread())
+    assert ran == []
+    assert agent.decisions() == {"a1": False}
+    assert agent.outputs() == {"c1": "No output: the call was not run."}
+
+
+async def test_an_unknown_submission_that_waits_for_a_person_is_replaced() -> None:
+    agent = ScriptedAgent(fail_create=[500])
+    graph = supervisor(agent)
+    stopped = await graph.ainvoke(question(), thread())
+    assert stopped["__interrupt__"][0].value["kind"] == "repeat_submission"
+    state = await graph.ainvoke(question("What else?"), thread())
+    assert agent.questions == ["What else?"]
+    assert texts(state) == ["How much?", "What else?", "Answer to: What else?"]
+
+
+async def test_a_function_that_runs_on_after_its_answer_is_not_replaced() -> None:
+    from langgraph.types import interrupt
+
+    began: list[Any] = []
+    go = asyncio.Event()
+
+    @tool
+    async def pay() -> str:
+        """Ask, then pay."""
+        began.append(interrupt("pay?"))
+        await go.wait()
+        return "paid"
+
+    agent = ScriptedAgent(first_asks(call("c1", "pay")))
+    graph = supervisor(agent, tools=[pay])
+    await graph.ainvoke(question(), thread())
+    run = asyncio.create_task(graph.ainvoke(Command(resume="yes"), thread()))
+    await until(lambda: began)
+    with pytest.raises(ThreadBusyError):
+        await graph.ainvoke(question("What else?"), thread())
+    go.set()
+    await run
+    assert agent.outputs() == {"c1": "paid"}
+
+
+# ---- under a parent
+
+
+def under_a_parent(agent: ScriptedAgent, **settings: Any) -> Any:
+    parent = StateGraph(MessagesState)
+    parent.add_node("ask", agent.graph(**settings).compile())
+    parent.add_edge(START, "ask")
+    return parent.compile(checkpointer=InMemorySaver())
+
+
+async def test_under_a_parent_a_new_message_finds_the_job_running() -> None:
+    agent = ScriptedAgent(first_is_held)
+    graph = under_a_parent(agent)
+    async with running(agent, graph):
+        pass
+    with pytest.raises(ThreadBusyError):
+        await graph.ainvoke(question("What else?"), thread())
+    assert agent.jobs == 1
+
+
+async def test_under_a_parent_cancel_makes_way() -> None:
+    agent = ScriptedAgent(first_is_held)
+    graph = under_a_parent(agent, on_busy="cancel")
+    async with running(agent, graph):
+        pass
+    state = await graph.ainvoke(question("What else?"), thread())
+    assert len(agent.cancelled) == 1
+    assert texts(state)[-1] == "Answer to: What else?"
+
+
+async def test_under_a_parent_wait_ends_though_nobody_drives_the_job_any_more() -> None:
+    agent = ScriptedAgent(first_is_held)
+    graph = under_a_parent(agent, on_busy="wait")
+    async with running(agent, graph):
+        pass
+    waiting = asyncio.create_task(graph.ainvoke(question("What else?"), thread()))
+    await asyncio.sleep(0.05)
+    assert agent.jobs == 1
+    agent.release()
+    state = await waiting
+    assert agent.jobs == 2
+    assert texts(state)[-1] == "Answer to: What else?"
+
+
+async def test_under_a_parent_what_waits_for_a_person_is_replaced() -> None:
+    agent = ScriptedAgent(first_asks(approval("a1")))
+    graph = under_a_parent(agent, tools=[WEB])
+    await graph.ainvoke(question(), thread())
+    agent.script = answer
+    state = await graph.ainvoke(question("What else?"), thread())
+    assert agent.jobs == 2
+    assert texts(state)[-1] == "Answer to: What else?"
+
+
+# ---- what the old driver may still do
+
+
+async def test_the_old_driver_runs_no_function_and_posts_nothing_after_the_new_turn() -> None:
+    ran: list[str] = []
+
+    @tool
+    async def pay() -> str:
+        """Pay."""
+        ran.append("pay")
+        return "paid"
+
+    def script(items: list[Item], number: int) -> Plan:
+        if number == 1:
+            return Plan([call("c1", "pay")], held=True)
+        return Plan(answer(items, number))
+
+    agent = ScriptedAgent(script, cancels=False)
+    graph = supervisor(agent, on_busy="cancel", tools=[pay])
+    async with running(agent, graph) as run:
+        await graph.ainvoke(question("What else?"), thread())
+        agent.release()
+        with pytest.raises(TurnEndedError):
+            await run
+    assert ran == []
+    assert agent.jobs == 2
+    assert "paid" not in json.dumps(agent.bodies)

@@ -339,7 +339,7 @@ def test_rubbish_is_no_turn_id(turn_id: Any) -> None:
 
 @pytest.mark.parametrize("messages", [[], [HumanMessage("")], [SystemMessage("")], [HumanMessage([])]])
 def test_a_question_that_says_nothing_is_refused(messages: list[BaseMessage]) -> None:
-    with pytest.raises(InvalidInputError, match="empty|no messages"):
+    with pytest.raises(InvalidInputError, match=r"empty|no messages"):
         read_question(messages)
 
 

@@ -7,7 +7,6 @@ import logging
 from typing import Any
 
 import pytest
-from databricks_supervisor.prepared.prepare import PreparedRun
 from langchain_core.callbacks import AsyncCallbackHandler
 from langchain_core.messages import BaseMessage, HumanMessage, RemoveMessage, ToolMessage
 from langchain_core.tools import tool
@@ -15,6 +14,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from databricks_supervisor.approvals.decisions import record_decision
 from databricks_supervisor.compiled import CompiledSupervisorGraph
+from databricks_supervisor.entry.prepare import PreparedRun
 from databricks_supervisor.errors import (
     InvalidInputError,
     NothingToResumeError,
@@ -49,7 +49,7 @@ def supervisor(agent: ScriptedAgent, **settings: Any) -> CompiledSupervisorGraph
     return agent.graph(**settings).compile(checkpointer=InMemorySaver())
 
 
-async def drive(graph: CompiledSupervisorGraph, entry: Any, config: Any = None) -> list[Any]:
+async def drive(graph: CompiledSupervisorGraph, prepared: Any, config: Any = None) -> list[Any]:
     return [chunk async for chunk in graph.astream(prepared, config or thread(), stream_mode="values")]
 
 
@@ -91,7 +91,7 @@ async def test_entering_twice_is_one_turn_and_driving_both_is_one_job() -> None:
     agent = ScriptedAgent()
     graph = supervisor(agent)
     entries = [await graph.aprepare(question(), thread()) for _ in range(3)]
-    assert len({prepared.turn_id for entry in entries}) == 1
+    assert len({prepared.turn_id for prepared in entries}) == 1
     await drive(graph, entries[0])
     later = await graph.aprepare({**question(), "turn_id": entries[0].turn_id}, thread())
     assert (later.turn_id, later.begins) == (entries[0].turn_id, False)
@@ -373,7 +373,7 @@ async def test_each_attempt_has_a_decision_of_its_own() -> None:
 async def test_a_drive_that_is_resumed_by_config_alone_asks_again() -> None:
     async with scene([DROPPED, response("queued")]) as s:
         await s.ask()
-        entry = await s.graph.aprepare(None, CONFIG)
+        prepared = await s.graph.aprepare(None, CONFIG)
         assert prepared.turn_id is None
         await drive(s.graph, prepared, CONFIG)
         assert (await s.interrupt())["ids"] == ["resubmit_1"]

@@ -170,7 +170,7 @@ def _formed(items: list[Item], behaviour: Behaviour) -> list[Item]:
 
 
 def partial(item: Item) -> Item:
-    """An item in its unfinished phase: no id yet, half of its content (CONTRACT: retrieve)."""
+    """An item in its unfinished phase: no id yet, half of its content (docs/wire.md: Retrieve)."""
     shown = {**item, "status": "in_progress"}
     if item.get("type") != _ID_MAY_BE_ABSENT or "id" in item:
         shown["id"] = None

@@ -1,4 +1,4 @@
-"""Refusing what a strict service refuses (CONTRACT: submit, approvals, history, errors to recognise)."""
+"""Refusing what a strict service refuses (docs/wire.md)."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def create_supervisor_graph(
         on_busy: A new message while a job of the thread runs: ``"reject"`` it, ``"wait"``, or ``"cancel"`` the job.
         parameters: More fields of the request, such as ``trace_destination``, or ``temperature`` (not with tools);
             read at each submission.
-        deadline_s: Seconds after which a job that still runs is given up (CONTRACT: Retrieve, 30 minutes).
+        deadline_s: Seconds after which a job that still runs is given up (docs/wire.md: Retrieve, 30 minutes).
         create_timeout_s: Time-out of the POST, in seconds.
         retrieve_timeout_s: Time-out of a poll, in seconds.
         call_lifetime_s: Seconds after which a client-side function that another machine began counts as cut off.

@@ -1,6 +1,6 @@
 """Hosted tools, which the service runs, and how a list of tools is read.
 
-A hosted tool is a dict with its settings nested under its type (CONTRACT: Submit). Dicts of a type that
+A hosted tool is a dict with its settings nested under its type (docs/wire.md: Submit). Dicts of a type that
 this module does not know are passed through as they are; only what would certainly be refused is refused
 here, before anything is sent.
 """
@@ -66,7 +66,7 @@ def knowledge_assistant(knowledge_assistant_id: str, description: str = "") -> d
 
 
 def uc_connection(name: str, description: str = "") -> dict[str, Any]:
-    """An MCP server behind a Unity Catalog connection. Its calls need approval (CONTRACT: MCP approvals).
+    """An MCP server behind a Unity Catalog connection. Its calls need approval (docs/wire.md: Approvals).
 
     Example:
         >>> uc_connection("you_dot_com", "Searches the web")["uc_connection"]["name"]
@@ -76,7 +76,7 @@ def uc_connection(name: str, description: str = "") -> dict[str, Any]:
 
 
 def app(name: str, description: str = "") -> dict[str, Any]:
-    """A Databricks App that is an MCP server or an agent. Its calls need approval (CONTRACT: MCP approvals).
+    """A Databricks App that is an MCP server or an agent. Its calls need approval (docs/wire.md: Approvals).
 
     Example:
         >>> app("my-mcp-server")["type"]

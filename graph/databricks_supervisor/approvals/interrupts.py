@@ -1,7 +1,7 @@
 """What people are asked, and what their answers mean: pure functions.
 
 Every question is one ``HITLRequest`` object, the shape that LangGraph Studio and agent-chat-ui draw
-(LANGGRAPH: Interrupts), with what a program needs beside it. An answer is read as a whole and fails closed:
+(docs/langgraph.md: Interrupts), with what a program needs beside it. An answer is read as a whole and fails closed:
 unless all of it is understood, nothing is approved.
 """
 

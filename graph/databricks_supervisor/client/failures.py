@@ -28,7 +28,7 @@ _WHILE_SENDING = frozenset(
     {"ReadError", "WriteError", "CloseError", "ReadTimeout", "WriteTimeout", "RemoteProtocolError"}
 )
 
-# CONTRACT: Errors to recognise. What to do about each, matched by a part of the text.
+# docs/wire.md: Errors. What to do about each, matched by a part of the text.
 _ADVICE = (
     (
         "Please ensure AI Gateway V2 is enabled",

@@ -26,7 +26,7 @@ MOST_AT_ONCE = 192
 """Polls under way at once. A service that takes 0.2 s to answer is then asked up to 960 times a second."""
 MOST_CONNECTIONS = 256
 MOST_THROUGH_SDK = 32
-"""The same through a client of the SDK, whose pool collapses when more wait than it holds (BASELINE)."""
+"""The same through a client of the SDK, whose pool collapses when more wait than it holds (measured)."""
 KEPT_ALIVE_S = 75.0
 """Longer than the slowest usual cadence, so that the next poll finds its connection open."""
 

@@ -46,7 +46,7 @@ def databricks_client(identity: str | None = None) -> AsyncOpenAI:
     from databricks.sdk.core import Config
 
     try:
-        # Without these a host that does not answer blocks for five minutes (BASELINE: Client facts).
+        # Without these a host that does not answer blocks for five minutes (docs/wire.md: Credentials).
         return workspace_client(Config(retry_timeout_seconds=2, http_timeout_seconds=5))
     except Exception as error:
         raise ConfigurationError(

@@ -2,7 +2,7 @@
 
 Any client of the OpenAI SDK will do (``AsyncDatabricksOpenAI``, ``AsyncOpenAI``): base URL and credentials
 come from it. What is sent and read here is plain JSON, because the typed calls of the SDKs cut ids, cannot
-be told per call not to repeat a POST, and refuse items that they do not know (CONTRACT: Ids, Submit). Polls
+be told per call not to repeat a POST, and refuse items that they do not know (docs/wire.md: Ids, Submit). Polls
 have a way of their own where they can (:mod:`.transport`); everything else goes through the client.
 """
 
@@ -153,7 +153,7 @@ class SupervisorClient:
         """Ask the service to cancel a job.
 
         Returns:
-            Whether it said that it did. Services may not know how (CONTRACT: Retrieve).
+            Whether it said that it did. Services may not know how (docs/wire.md: Retrieve).
         """
         try:
             path = f"/responses/{quote(response_id, safe='')}/cancel"

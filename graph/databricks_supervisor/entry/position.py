@@ -70,7 +70,7 @@ def position_of(config: RunnableConfig) -> str:
     """Names-only namespace · Send index · call; ``""`` at top level.
 
     Read from the config that reaches a graph's entry, where the parent's values still stand: further in,
-    twenty identical Sends look alike (LANGGRAPH: Entry, position, cancellation).
+    twenty identical Sends look alike (docs/langgraph.md: Input is applied before the first node runs).
 
     Example:
         >>> position_of({"configurable": {"checkpoint_ns": "research:1f0c|ask:2d1e", "__pregel_task_id": "2d1e"},

@@ -1,6 +1,7 @@
-"""Sync callers: one thread with an event loop of its own, on which every coroutine of theirs runs.
+"""Sync callers: their coroutines run on one thread that has an event loop of its own.
 
-``asyncio.run`` inside a node fails where a loop is running already, as in a notebook (LANGGRAPH: Sync).
+``asyncio.run`` inside a node fails where a loop is running already, as in a notebook
+(docs/langgraph.md: Sync callers).
 """
 
 from __future__ import annotations

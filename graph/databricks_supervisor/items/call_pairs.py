@@ -1,8 +1,8 @@
-"""One consistent story per call: at most one call, one output after it, or a request and its answer.
+"""One consistent record per call: at most one call, one output after it, or a request and its answer.
 
 The same call can be in a conversation as an approval request, as the decision on it, as a function call and
-as an output, all with one id (CONTRACT: The turn after an approval), while the service wants one result for
-each: "each tool_use must have a single result" (CONTRACT: MCP approvals).
+as an output, all with one id (docs/wire.md: What clients need), while the service wants one result for
+each: "each tool_use must have a single result" (docs/wire.md: Approvals).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class CallRecord:
                 self.output = item
 
     def is_over_before(self, item: Item) -> bool:
-        """Whether an item with this call's id begins another story."""
+        """Whether an item with this call's id begins another record."""
         match item["type"]:
             case "function_call":
                 return self.output is not None and self.begins
@@ -67,7 +67,7 @@ class CallRecord:
         return self.call is not None or self.request is not None
 
     @property
-    def name(self) -> str:
+    def request_id(self) -> str:
         """The id of the call, by the request for its approval."""
         return str((self.request or {}).get("id", ""))
 
@@ -93,7 +93,7 @@ class CallRecord:
 
 
 def shorten_ids(items: Sequence[Item]) -> list[Item]:
-    """Cut all ids alike to 64 characters, so that answers still match what they answer (CONTRACT: Ids).
+    """Cut all ids alike to 64 characters, so that answers still match what they answer (docs/wire.md: Ids).
 
     Ids that would become equal get a hash at their end instead. One that is 64 characters long already is the
     cut form of a longer one: the official client cuts some fields and not others.
@@ -133,7 +133,7 @@ def pair_calls(items: Sequence[Item]) -> list[Item]:
     * A call without an output: gets one that says so, as the service refuses dangling calls.
     * An output without a call: becomes a message of the assistant.
     * Twice the same: one call (the first) and one output (the last).
-    * An id that is used again, after its output or its answer: the earlier story is told to its end, under
+    * An id that is used again, after its output or its answer: the earlier record is told to its end, under
       another id. A decision is about the request before it, and about no other.
 
     Args:
@@ -147,48 +147,59 @@ def pair_calls(items: Sequence[Item]) -> list[Item]:
         >>> pair_calls([call])[1]["output"]
         'No output: the call was not run.'
     """
-    items = _told_apart(items)
-    stories: defaultdict[str, CallRecord] = defaultdict(CallRecord)
+    items = _with_distinct_ids(items)
+    records: defaultdict[str, CallRecord] = defaultdict(CallRecord)
     for item in items:
         if key := _CALL_KEYS.get(item["type"]):
-            stories[item[key]].add(item)
-    for story in _left_behind(items, stories.values()):
-        story.output = {"type": "function_call_output", "call_id": story.name, "output": LOST}
-
-    told: list[Item] = []
-    open_stories: list[CallRecord] = []
-
-    def close(*which: CallRecord) -> None:
-        for story in which:
-            if story in open_stories and (end := story.end()) is not None:
-                told.append(end)
-                story.ended = True
-                open_stories.remove(story)
-
+            records[item[key]].add(item)
+    for record in _left_behind(items, records.values()):
+        record.output = {"type": "function_call_output", "call_id": record.request_id, "output": LOST}
+    paired = _Paired()
     for item in items:
         key = _CALL_KEYS.get(item["type"])
         if key is None:
-            # Endpoints want results right after their calls: nobody speaks in between.
-            close(*open_stories)
-            told.append(item)
+            # Endpoints want results right after their calls: no message may stand between the two.
+            paired.close_all()
+            paired.items.append(item)
             continue
-        story = stories[item[key]]
-        if (start := story.start()) is None:
-            if story.output is not None and not story.ended:
-                story.ended = True
-                close(*open_stories)
-                told.append(_as_message(story.output))
-        elif item["type"] in ("function_call", "mcp_approval_request") and not story.begun:
-            story.begun = True
-            told.append(start)
-            open_stories.append(story)
+        record = records[item[key]]
+        if (start := record.start()) is None:
+            if record.output is not None and not record.ended:
+                record.ended = True
+                paired.close_all()
+                paired.items.append(_as_message(record.output))
+        elif item["type"] in ("function_call", "mcp_approval_request") and not record.begun:
+            paired.begin(record, start)
         elif item["type"] in ("function_call_output", "mcp_approval_response"):
-            close(story)
-    close(*open_stories)
-    return told
+            paired.close(record)
+    paired.close_all()
+    return paired.items
 
 
-def _told_apart(items: Sequence[Item]) -> list[Item]:
+class _Paired:
+    """The items so far, and the calls among them whose output is still to come."""
+
+    def __init__(self) -> None:
+        self.items: list[Item] = []
+        self._open: list[CallRecord] = []
+
+    def begin(self, record: CallRecord, start: Item) -> None:
+        record.begun = True
+        self.items.append(start)
+        self._open.append(record)
+
+    def close(self, record: CallRecord) -> None:
+        if record in self._open and (end := record.end()) is not None:
+            self.items.append(end)
+            record.ended = True
+            self._open.remove(record)
+
+    def close_all(self) -> None:
+        for record in list(self._open):
+            self.close(record)
+
+
+def _with_distinct_ids(items: Sequence[Item]) -> list[Item]:
     """Another id for every use of an id but the last one: services may number their calls anew."""
     uses: defaultdict[str, list[CallRecord]] = defaultdict(list)
     use_of: list[tuple[str, int] | None] = []
@@ -202,18 +213,18 @@ def _told_apart(items: Sequence[Item]) -> list[Item]:
             of_this_id.append(CallRecord())
         of_this_id[-1].add(item)
         use_of.append((item[key], len(of_this_id) - 1))
-    told: list[Item] = []
+    renamed: list[Item] = []
     for item, use in zip(items, use_of, strict=True):
         if use is None or use[1] == len(uses[use[0]]) - 1:
-            told.append(item)
+            renamed.append(item)
             continue
         name = _another_name(use[0], use[1], uses)
-        told.append({k: name if k in _ID_KEYS and v == use[0] else v for k, v in item.items()})
-        story = uses[use[0]][use[1]]
-        if item is story.response and story.is_decided:
+        renamed.append({k: name if k in _ID_KEYS and v == use[0] else v for k, v in item.items()})
+        record = uses[use[0]][use[1]]
+        if item is record.response and record.is_decided:
             text = LOST if item.get("approve") else REFUSED
-            told.append({"type": "function_call_output", "call_id": name, "output": text})
-    return told
+            renamed.append({"type": "function_call_output", "call_id": name, "output": text})
+    return renamed
 
 
 def _another_name(name: str, number: int, taken: Mapping[str, object]) -> str:
@@ -222,14 +233,14 @@ def _another_name(name: str, number: int, taken: Mapping[str, object]) -> str:
     return other
 
 
-def _left_behind(items: Sequence[Item], stories: Iterable[CallRecord]) -> list[CallRecord]:
+def _left_behind(items: Sequence[Item], records: Iterable[CallRecord]) -> list[CallRecord]:
     """What was approved, and then a person said something else."""
     said = [index for index, item in enumerate(items) if item.get("role") == "user"]
     moved_on = {id(item) for item in items[: said[-1]]} if said else set()
     return [
-        story
-        for story in stories
-        if story.is_decided and id(story.response) in moved_on and (story.response or {}).get("approve")
+        record
+        for record in records
+        if record.is_decided and id(record.response) in moved_on and (record.response or {}).get("approve")
     ]
 
 

@@ -55,7 +55,7 @@ def parts_of(content: object) -> list[Item]:
 
 
 def output_text_of(output: object) -> str:
-    """A tool's output as the one string that the service takes (CONTRACT: Client-side functions).
+    """A tool's output as the one string that the service takes (docs/wire.md: Client-side functions).
 
     Example:
         >>> output_text_of([{"type": "text", "text": "3 rows"}, {"type": "image", "url": "https://x/y.png"}])

@@ -1,4 +1,4 @@
-"""Which items of an output repeat the input (CONTRACT: Retrieve)."""
+"""Which items of an output repeat the input (docs/wire.md: Retrieve)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Echo:
 
 
 def is_unfinished(item: Any) -> bool:
-    """Whether an item may still change (CONTRACT: Retrieve).
+    """Whether an item may still change (docs/wire.md: Retrieve).
 
     Unfinished are status queued, incomplete or in_progress, and an item without an id, unless it is a
     ``function_call_output``, which rightly has none.
@@ -48,7 +48,7 @@ def is_unfinished(item: Any) -> bool:
 
 
 def _cut(value: object) -> str | None:
-    """An id as the service may have cut it (CONTRACT: Ids); ``None`` for what is no id."""
+    """An id as the service may have cut it (docs/wire.md: Ids); ``None`` for what is no id."""
     return value[:MAX_ID] if isinstance(value, str) and value else None
 
 

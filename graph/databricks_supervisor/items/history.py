@@ -81,7 +81,7 @@ def request_input(messages: Sequence[BaseMessage]) -> list[Item]:
     """The whole conversation as the ``input`` of a create request.
 
     Sent are messages, function calls with their outputs, and approvals that are answered but not carried out
-    (CONTRACT: What to send back as history). Left out are reasoning (model endpoints refuse what another one
+    (docs/wire.md: History). Left out are reasoning (model endpoints refuse what another one
     encrypted) and every type that the service only sends (``mcp_call``, ``mcp_list_tools``, unknown ones).
 
     Args:
@@ -185,7 +185,7 @@ def _clean(item: Item) -> Item | None:
             extra = {"reason": reason} if isinstance(reason, str) and reason else {}
             approve = item.get("approve") is True
             clean = _named(item, "approval_request_id", approve=approve, **extra)
-            # CONTRACT: MCP approvals. Without an id, equal to the request's, approvals failed.
+            # docs/wire.md: Approvals. Without an id, equal to the request's, approvals failed.
             return clean and {**clean, "id": clean["approval_request_id"]}
     return None
 

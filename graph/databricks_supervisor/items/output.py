@@ -1,7 +1,7 @@
 """What is new in a response: its own items, without the history that a server repeats before them.
 
 The output of a background response may begin with the assistant messages, calls and outputs of its input
-(CONTRACT: Retrieve). They are recognised by what they are, never by how many there are, so a server that
+(docs/wire.md: Retrieve). They are recognised by what they are, never by how many there are, so a server that
 repeats them and one that does not give the same result.
 """
 
@@ -71,7 +71,7 @@ def _unanswered_end(items: Sequence[Item]) -> range:
 
 
 def pending_approvals(items: Sequence[Item]) -> list[Item]:
-    """The approval requests of a response that nobody answered in it (CONTRACT: MCP approvals).
+    """The approval requests of a response that nobody answered in it (docs/wire.md: Approvals).
 
     Args:
         items: The response's own items.
@@ -90,7 +90,7 @@ def pending_approvals(items: Sequence[Item]) -> list[Item]:
 
 
 def pending_calls(items: Sequence[Item], declared: Collection[str]) -> list[Item]:
-    """The calls of client-side functions that are to be run (CONTRACT: Client-side functions).
+    """The calls of client-side functions that are to be run (docs/wire.md: Client-side functions).
 
     Args:
         items: The response's own items.
@@ -127,7 +127,7 @@ def _unanswered(items: Sequence[Item], kind: str, key: str, answered: set[str]) 
     for item in items:
         if isinstance(item, dict) and item.get("type") == kind:
             value = item.get(key)
-            # An answer may have come back under the cut id (CONTRACT: Ids).
+            # An answer may have come back under the cut id (docs/wire.md: Ids).
             if isinstance(value, str) and value and not {value, value[:MAX_ID]} & answered:
                 pending.setdefault(value, item)
     return list(pending.values())

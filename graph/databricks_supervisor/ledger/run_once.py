@@ -100,7 +100,7 @@ async def run_uncancelled(section: Coroutine[Any, Any, T]) -> T:
     """Run a section to its end even when the task that awaits it is cancelled; then let the cancelling go on.
 
     A shield alone is not enough: the loop may close before a section that nobody awaits is done
-    (LANGGRAPH: Entry, position, cancellation).
+    (docs/langgraph.md: Input is applied before the first node runs).
     """
     task = asyncio.ensure_future(section)
     cancelled: asyncio.CancelledError | None = None

@@ -12,7 +12,7 @@ from sqlalchemy.sql import Executable
 from . import Effect, EffectKey, EffectKind, NewTurn, Turn
 from .database import Database, Place
 from .rows import clash, dump, effect_of, is_final, is_in_the_way, turn_ended, turn_mismatch, turn_of
-from .statements import Statements
+from .statements import database_clock, effect_statements, turn_statements
 from .url import place_of_psycopg, place_of_url
 
 T = TypeVar("T")
@@ -79,7 +79,9 @@ class SqlLedger:
     def _use(self, place: Place, clock: Callable[[], float] | None) -> None:
         self._database = Database(place)
         self._clock = clock
-        self._sql = Statements(place.dialect, injected_clock=clock is not None)
+        now = database_clock(place.dialect, injected=clock is not None)
+        self._turns = turn_statements(place.dialect, now)
+        self._effects = effect_statements(place.dialect, now)
 
     @property
     def database(self) -> Database:
@@ -104,12 +106,12 @@ class SqlLedger:
 
         def work(connection: Connection) -> tuple[Turn, bool]:
             while True:
-                if opened := self._one(connection, self._sql.open_turn, values, turn_of):
+                if opened := self._one(connection, self._turns.open_turn, values, turn_of):
                     return opened, True
-                known = self._one(connection, self._sql.get_turn, {"p_turn": turn.turn_id}, turn_of)
+                known = self._one(connection, self._turns.get_turn, {"p_turn": turn.turn_id}, turn_of)
                 if known is not None and clash(turn, known):
                     raise turn_mismatch(turn, known)
-                latest = self._one(connection, self._sql.latest_turn, values, turn_of)
+                latest = self._one(connection, self._turns.latest_turn, values, turn_of)
                 if latest is not None and is_in_the_way(latest, after):
                     return latest, False
                 # What stood in the way has just ended: try again.
@@ -118,31 +120,31 @@ class SqlLedger:
 
     async def get_turn(self, turn_id: str) -> Turn | None:
         """See :meth:`Ledger.get_turn`."""
-        return await self._read_turn(self._sql.get_turn, p_turn=turn_id)
+        return await self._read_turn(self._turns.get_turn, p_turn=turn_id)
 
     async def latest_turn(self, thread: str, position: str) -> Turn | None:
         """See :meth:`Ledger.latest_turn`."""
-        return await self._read_turn(self._sql.latest_turn, p_thread=thread, p_position=position)
+        return await self._read_turn(self._turns.latest_turn, p_thread=thread, p_position=position)
 
     async def open_turns(self, limit: int) -> list[Turn]:
         """See :meth:`Ledger.open_turns`."""
-        return await self._read_turns(self._sql.open_turns, p_limit=limit)
+        return await self._read_turns(self._turns.open_turns, p_limit=limit)
 
     async def turns_with_effect(self, kind: EffectKind, id: str) -> list[Turn]:
         """See :meth:`Ledger.turns_with_effect`."""
-        return await self._read_turns(self._sql.turns_with_effect, p_kind=kind, p_id=id)
+        return await self._read_turns(self._turns.turns_with_effect, p_kind=kind, p_id=id)
 
     async def attach_turn(self, turn_id: str, step: int | None) -> None:
         """See :meth:`Ledger.attach_turn`."""
-        await self._write(self._sql.attach_turn, p_turn=turn_id, p_step=step)
+        await self._write(self._turns.attach_turn, p_turn=turn_id, p_step=step)
 
     async def end_turn(self, turn_id: str) -> None:
         """See :meth:`Ledger.end_turn`."""
-        await self._write(self._sql.end_turn, p_turn=turn_id)
+        await self._write(self._turns.end_turn, p_turn=turn_id)
 
     async def mark_delivered(self, turn_id: str) -> None:
         """See :meth:`Ledger.mark_delivered`."""
-        await self._write(self._sql.mark_delivered, p_turn=turn_id)
+        await self._write(self._turns.mark_delivered, p_turn=turn_id)
 
     async def claim(self, key: EffectKey, worker: str) -> Effect:
         """See :meth:`Ledger.claim`."""
@@ -153,7 +155,7 @@ class SqlLedger:
         values = {**_of(key), "p_attempt": attempt, "p_worker": worker}
 
         def work(connection: Connection) -> Effect:
-            if taken := self._one(connection, self._sql.take_over, values, _mine):
+            if taken := self._one(connection, self._effects.take_over, values, _mine):
                 return taken
             self._must_be_open(connection, key)
             # Somebody else took it over, or its outcome came after all: read it. Or it was given back: claim it.
@@ -164,30 +166,30 @@ class SqlLedger:
     async def record(self, key: EffectKey, attempt: int, outcome: dict[str, Any]) -> bool:
         """See :meth:`Ledger.record`."""
         values = {"p_attempt": attempt, "p_outcome": dump(outcome), "p_settled": is_final(outcome)}
-        return await self._write_if(self._sql.record, **_of(key), **values)
+        return await self._write_if(self._effects.record, **_of(key), **values)
 
     async def release(self, key: EffectKey, attempt: int) -> bool:
         """See :meth:`Ledger.release`."""
-        return await self._write_if(self._sql.release, **_of(key), p_attempt=attempt)
+        return await self._write_if(self._effects.release, **_of(key), p_attempt=attempt)
 
     async def get_effect(self, key: EffectKey) -> Effect | None:
         """See :meth:`Ledger.get_effect`."""
         return await self._database.run(
-            lambda connection: self._one(connection, self._sql.get_effect, _of(key), effect_of)
+            lambda connection: self._one(connection, self._effects.get_effect, _of(key), effect_of)
         )
 
     async def effects(self, turn_id: str) -> list[Effect]:
         """See :meth:`Ledger.effects`."""
 
         def work(connection: Connection) -> list[Effect]:
-            rows = connection.execute(self._sql.effects, self._at_now({"p_turn": turn_id})).mappings()
+            rows = connection.execute(self._effects.effects, self._at_now({"p_turn": turn_id})).mappings()
             return [effect_of({**row}) for row in rows]
 
         return await self._database.run(work)
 
     async def delete_thread(self, thread: str) -> None:
         """See :meth:`Ledger.delete_thread`."""
-        await self._write(self._sql.delete_thread, p_thread=thread)
+        await self._write(self._turns.delete_thread, p_thread=thread)
 
     async def aclose(self) -> None:
         """Close the connections. The ledger may be used again afterwards."""
@@ -195,15 +197,15 @@ class SqlLedger:
 
     def _claim(self, connection: Connection, key: EffectKey, worker: str) -> Effect:
         while True:
-            if claimed := self._one(connection, self._sql.claim, {**_of(key), "p_worker": worker}, _mine):
+            if claimed := self._one(connection, self._effects.claim, {**_of(key), "p_worker": worker}, _mine):
                 return claimed
-            if found := self._one(connection, self._sql.get_effect, _of(key), effect_of):
+            if found := self._one(connection, self._effects.get_effect, _of(key), effect_of):
                 return found
             self._must_be_open(connection, key)
             # What stood in the way has just been given back: try again.
 
     def _must_be_open(self, connection: Connection, key: EffectKey) -> None:
-        turn = self._one(connection, self._sql.get_turn, {"p_turn": key.turn_id}, turn_of)
+        turn = self._one(connection, self._turns.get_turn, {"p_turn": key.turn_id}, turn_of)
         if turn is None or turn.ended_at is not None:
             raise turn_ended(key)
 

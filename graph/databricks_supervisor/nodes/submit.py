@@ -72,7 +72,7 @@ async def submit(state: SupervisorState, config: RunnableConfig) -> dict[str, An
 def request_body(
     settings: Settings, messages: Sequence[BaseMessage], tools: Sequence[dict[str, Any]] = ()
 ) -> dict[str, Any]:
-    """The request for a background response (CONTRACT: Submit).
+    """The request for a background response (docs/wire.md: Submit).
 
     Args:
         settings: The graph's settings.

@@ -2,7 +2,7 @@
 
 A node that returns a message shows it once, whole. Chat surfaces draw chunks, so the text is offered to
 LangChain's streaming callbacks first, under the id of the message that follows: it is not shown twice
-(LANGGRAPH: Streaming and cancelling).
+(docs/langgraph.md: Streaming and cancelling).
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from .entry.position import config_of_call
 def as_tool(graph: SupervisorGraph | CompiledSupervisorGraph, *, name: str, description: str) -> BaseTool:
     """Make a tool of a supervisor, for ``create_agent`` and ``ToolNode``.
 
-    Each call is one turn: the call's id says which, so a tool node that runs again after an interrupt or a
-    crash goes on with the same job. Interrupts surface on the outer agent and are answered there; progress is
+    Each call is one turn, identified by the call's id: a tool node that runs again after an interrupt or a
+    crash continues the same job. Interrupts surface on the outer agent and are answered there; progress is
     streamed through the outer run.
 
     Args:

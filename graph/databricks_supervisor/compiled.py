@@ -1,4 +1,4 @@
-"""The seam to LangGraph's engine: a compiled graph whose runs go through :mod:`.entry` first."""
+"""The compiled graph: LangGraph's, with :func:`.entry.prepare.prepare_run` before each run."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class CompiledSupervisorGraph(CompiledStateGraph[Any, Any, Any, Any]):
     async def aprepare(
         self, input: Any, config: RunnableConfig | None = None, *, context: Any = None
     ) -> PreparedRun:
-        """Find or open the turn of an input, without running it. For a server that tells the turn's id first.
+        """Find or open the turn of an input, without running it: for a server that returns the turn's id first.
 
         Args:
             input: As for :meth:`astream`.
@@ -130,7 +130,7 @@ class CompiledSupervisorGraph(CompiledStateGraph[Any, Any, Any, Any]):
         async with aclosing(stream) as chunks:
             async for chunk in chunks:
                 yield chunk
-        await prepared.finished()
+        await prepared.mark_delivered()
 
     def stream(
         self,
@@ -160,7 +160,7 @@ class CompiledSupervisorGraph(CompiledStateGraph[Any, Any, Any, Any]):
         stream: Any = super().stream(prepared.input, prepared.config, context=context, **kwargs)
         with closing(stream) as chunks:
             yield from chunks
-        run_sync(prepared.finished())
+        run_sync(prepared.mark_delivered())
 
     async def adelete_thread(self, thread_id: str) -> None:
         """Delete a thread: its checkpoints and what the ledger knows of it.

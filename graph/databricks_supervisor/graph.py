@@ -17,7 +17,7 @@ from .checkpoint.ledger_resolver import LedgerResolver
 from .client.pool import ClientFactory, ClientPool, databricks_client
 from .compiled import SupervisorGraph
 from .entry.prepare import Parts
-from .entry.sync import both_faces
+from .entry.sync import sync_and_async
 from .ledger import Ledger
 from .nodes.approve import approve
 from .nodes.call_tools import call_tools
@@ -125,10 +125,10 @@ def create_supervisor_graph(
     graph.parts = Parts(
         settings, LedgerResolver(ledger), ClientPool(client_factory), time or Time(), request_headers
     )
-    graph.add_node("submit", both_faces("submit", submit))
-    graph.add_node("poll", both_faces("poll", poll))
-    graph.add_node("approve", both_faces("approve", approve))
-    graph.add_node("call_tools", both_faces("call_tools", call_tools))
+    graph.add_node("submit", sync_and_async("submit", submit))
+    graph.add_node("poll", sync_and_async("poll", poll))
+    graph.add_node("approve", sync_and_async("approve", approve))
+    graph.add_node("call_tools", sync_and_async("call_tools", call_tools))
     graph.add_edge(START, "submit")
     graph.add_conditional_edges("submit", after_submit, ["submit", "poll", END])
     graph.add_conditional_edges("poll", after_poll, ["poll", "approve", "call_tools", END])

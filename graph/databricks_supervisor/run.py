@@ -1,4 +1,4 @@
-"""What the nodes of one run share: found at the run's entry, handed on in its config, never stored."""
+"""What the nodes of one run share: built when the run is prepared, passed on in its config, never stored."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RUN_KEY = "__databricks_supervisor_run"
 
 
 class _Waits(threading.local):
-    """Waits under way, in the event loop of a thread."""
+    """How many coroutines sleep now, in the event loop of a thread."""
 
     number = 0
 
@@ -33,7 +33,7 @@ _waits = _Waits()
 
 
 async def _sleep(seconds: float) -> None:
-    """Wait, and wake up together with others where many wait."""
+    """Sleep; where many coroutines sleep, they wake up in batches."""
     _waits.number += 1
     try:
         await asyncio.sleep(coalesced(seconds, time.monotonic(), _waits.number))
@@ -43,7 +43,7 @@ async def _sleep(seconds: float) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Time:
-    """Time and chance, so that tests can hand in their own.
+    """Clock, sleep and randomness; tests give their own.
 
     Attributes:
         now: Seconds since the epoch.
@@ -57,15 +57,15 @@ class Time:
 
 
 Headers = Callable[[], Mapping[str, str]]
-"""Gives more headers for a submission, such as the trace context. Never a credential."""
+"""Returns extra headers for a submission, such as the trace context. Never a credential."""
 
 
 def no_headers() -> Mapping[str, str]:
-    """No more headers."""
+    """No extra headers."""
     return {}
 
 
-async def _at_once() -> None:
+async def _no_wait() -> None:
     return None
 
 
@@ -77,11 +77,11 @@ class Run:
         settings: The graph's settings, with the run's context applied.
         ledger: Where this run's side effects are claimed.
         thread: LangGraph's ``thread_id``.
-        clients: ClientPool of the service.
-        time: Time and chance.
-        resumable: Whether a checkpointer is in force, so that an interrupt can be answered.
+        clients: Clients of the service, by identity.
+        time: Clock, sleep and randomness.
+        resumable: Whether there is a checkpointer, so that an interrupt can be answered.
         headers: More headers of a submission.
-        stored: Waits until the question is in a checkpoint, where that is promised.
+        stored: Waits until the question is in a checkpoint, if the graph is compiled to store it first.
     """
 
     settings: Settings
@@ -91,7 +91,7 @@ class Run:
     time: Time
     resumable: bool
     headers: Headers = no_headers
-    stored: Callable[[], Awaitable[None]] = _at_once
+    stored: Callable[[], Awaitable[None]] = _no_wait
 
     async def client(self) -> SupervisorClient:
         """The client of the run's identity."""

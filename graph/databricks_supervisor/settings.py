@@ -1,4 +1,4 @@
-"""The settings of one supervisor: validated when it is built, before anything is sent."""
+"""The settings of a supervisor and of one run: validated before anything is sent."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ _INFERENCE = frozenset(
 class SupervisorContext(BaseModel):
     """Settings of a run, given as ``context=`` or edited as an assistant's configuration.
 
-    What is left out keeps the value that the graph was built with. A credential has no place here: on
-    LangGraph's server a context is stored with the run. Name an identity instead, and let
-    ``client_factory(identity)`` find its credentials in the process.
+    Settings that are left out keep the value that the graph was built with. Never put a credential here: LangGraph's
+    server stores the context with the run. Name an identity instead, and let ``client_factory(identity)`` find its
+    credentials in the process.
 
     Example:
         >>> SupervisorContext(model="databricks-claude-sonnet-4-5", polling=2).polling
@@ -68,7 +68,7 @@ class SupervisorContext(BaseModel):
     )
 
     def overrides(self) -> dict[str, Any]:
-        """What was given, by field name."""
+        """All fields by name; ``None`` where nothing was given."""
         return {name: getattr(self, name) for name in type(self).model_fields}
 
 

@@ -1,4 +1,4 @@
-"""What a thread holds: the conversation, and the job that is answering it."""
+"""The graph's state: the conversation, and the job that answers it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing_extensions import TypedDict
 
 
 class Decision(TypedDict):
-    """What was decided about one question.
+    """A decision about one action.
 
     Attributes:
         approve: Yes or no.
         by: ``"person"`` or ``"policy"``.
         reason: Why not.
-        asked: What was asked about, where no item of the job says so (something of unknown outcome).
+        asked: Name and arguments of the action, where no item of the job has them (an unknown outcome).
     """
 
     approve: bool
@@ -49,11 +49,11 @@ class Job(TypedDict, total=False):
         decisions: Decisions so far, by approval id, while others are still open.
         permit: The attempt whose outcome is unknown and that a person allowed to be repeated.
         call_permits: The same for client-side functions, by call id.
-        asking: Who may ask a person in this pass of ``call_tools``: one call, by its id, or ``"*"`` for the
-            graph, about calls of unknown outcome. While it is not set, one call that is the only one to ask.
+        asking: What may raise an interrupt in this pass of ``call_tools``: one call, by its id; or ``"*"``: the
+            node itself, about calls of unknown outcome. Not set: a call, if it is the only one.
         complaint: Why the last answer to an interrupt was not accepted.
         usage: Token counts, as the service gave them.
-        tools: Function tools of whoever asks: a call of one ends the turn, and its output begins the next.
+        tools: The caller's own function tools: a call of one ends the turn, and its output begins the next.
         ended: Whether the turn is over.
         failure: Why it ended without an answer.
         incomplete: Why its answer is incomplete, as the service calls it.
@@ -80,7 +80,7 @@ class Job(TypedDict, total=False):
 
 
 def merge_messages(left: Messages, right: Messages) -> Messages:
-    """``add_messages``, but to take out what is not there is no error: two may apply the input of one turn."""
+    """``add_messages``, but removing a missing message is no error: two processes may apply the same input."""
     there = {
         each.id for each in (left if isinstance(left, list) else [left]) if isinstance(each, BaseMessage)
     }
@@ -103,12 +103,12 @@ class SupervisorState(TypedDict):
 
 
 class SupervisorInput(TypedDict):
-    """What a caller gives.
+    """A run's input.
 
     Attributes:
-        messages: The question. A ``RemoveMessage`` among them takes a message out of the thread, together with
-            the new turn and not without it.
-        turn_id: Two runs with one turn id are one turn; for callers that settle themselves what is a repeat.
+        messages: The question. A ``RemoveMessage`` among them removes a message from the thread when the turn
+            begins.
+        turn_id: Runs with the same turn id are one turn; for callers that decide themselves what a repeat is.
         follows: Id of the turn that the caller saw as the thread's latest, ``""`` for none: the run begins only if
             nothing has come since but this very question, which is then one turn (:class:`.ThreadMovedError`).
         tools: Schemas of functions that the caller runs itself (``{"type": "function", …}``): a call of one
@@ -122,13 +122,13 @@ class SupervisorInput(TypedDict):
 
 
 class GraphInput(TypedDict):
-    """What the engine is given: the question together with its turn, so that one checkpoint has both."""
+    """LangGraph's input: the question together with its turn, so that one checkpoint has both."""
 
     messages: Annotated[list[AnyMessage], merge_messages]
     job: Job
 
 
 class SupervisorOutput(TypedDict):
-    """What a parent graph gets: messages alone (a scalar would clash under parallel Sends)."""
+    """Output for a parent graph: only messages (a shared scalar would conflict under parallel Sends)."""
 
     messages: Annotated[list[AnyMessage], merge_messages]

@@ -1,4 +1,4 @@
-"""A person's decision happens once: the first one is recorded, and what is sent and stored is what is recorded."""
+"""A decision is made once: the first one is recorded, and only what is recorded is sent and stored."""
 
 from __future__ import annotations
 
@@ -63,17 +63,17 @@ async def decide(
     writer: StreamWriter,
     sleep: Callable[[float], Awaitable[None]],
 ) -> dict[str, Decision]:
-    """Record an answer to the job's approval requests; tell its giver of every decision that does not stand.
+    """Record an answer to the job's approval requests, and report each decision that an earlier one contradicts.
 
-    Where an earlier answer contradicts it, that one's giver is given the time to record the rest; what nobody
-    decided then stays open.
+    After a contradiction the earlier answer gets the time to be recorded completely; what is undecided then stays
+    pending.
 
     Args:
         ledger: Where decisions are recorded.
         job: The job that asks.
         answers: Decisions by approval id.
         thread: LangGraph's ``thread_id``.
-        writer: Told of each contradiction, as a ``supervisor.decision_conflict`` event.
+        writer: Gets a ``supervisor.decision_conflict`` event for each contradiction.
         sleep: Waits for seconds.
 
     Returns:
@@ -104,10 +104,9 @@ async def decide(
 async def record_answer(
     ledger: Ledger, turn_id: str, answer: Mapping[DecisionKey, Decision]
 ) -> dict[DecisionKey, Decision]:
-    """Record an answer's decisions, in one order, up to the first that an earlier answer contradicts.
+    """Record an answer's decisions in the order of their keys, up to the first that an earlier answer contradicts.
 
-    So answers that contradict each other do not mix: everyone records in the same order, and whoever meets a
-    contradiction goes no further.
+    Every answer is recorded in this order and stops at a contradiction, so contradicting answers do not mix.
 
     Args:
         ledger: Where they are recorded.
@@ -115,7 +114,7 @@ async def record_answer(
         answer: The decisions.
 
     Returns:
-        What stands of those that were looked at: all of them, unless one was contradicted.
+        The decisions that stand: one for each decision of the answer, or up to the first contradiction.
     """
     standing: dict[DecisionKey, Decision] = {}
     for key in sorted(answer):
@@ -128,7 +127,7 @@ async def record_answer(
 def first_contradicted(
     answer: Mapping[DecisionKey, Decision], standing: Mapping[DecisionKey, Decision]
 ) -> DecisionKey | None:
-    """The first decision of an answer instead of which another one stands; ``None`` if there is none."""
+    """The first decision of an answer that is contradicted by the one that stands; ``None`` if there is none."""
     return next(
         (
             key
@@ -140,13 +139,13 @@ def first_contradicted(
 
 
 def conflict(approval_id: str, approve: bool) -> str:
-    """What whoever decided second is told."""
+    """The message for whoever gave the second, contradicting decision."""
     said = "approved" if approve else "refused"
     return f"{approval_id} was {said} by an earlier answer; that one stands, yours was not applied."
 
 
 async def record_decision(ledger: Ledger, turn_id: str, key: DecisionKey, given: Decision) -> Decision:
-    """Record one decision, unless one is recorded already; the one that stands."""
+    """Record a decision unless one is recorded already; returns the one that stands."""
 
     async def record(_attempt: int) -> dict[str, Any]:
         return dict(given)
@@ -157,11 +156,11 @@ async def record_decision(ledger: Ledger, turn_id: str, key: DecisionKey, given:
         result = await run_once(ledger, effect_key, record, lifetime_s=_LIFETIME_S, permit=permit)
         if isinstance(result, Done):
             return cast(Decision, result.outcome)
-        permit = result.attempt  # Nothing but the record itself can have happened: it is safe to make again.
+        permit = result.attempt  # The only effect is the record itself: it is safe to repeat.
 
 
 def decision_message(job: Job, request: Item, decision: Decision) -> BaseMessage:
-    """The message that holds a decision; the item in it is what the service is sent (docs/wire.md: Approvals)."""
+    """The message of a decision; its item is sent to the service (docs/wire.md: Approvals)."""
     item: Item = {
         "type": "mcp_approval_response",
         "id": request["id"],

@@ -1,6 +1,6 @@
-"""What people are asked, and what their answers mean: pure functions.
+"""What a person is asked and how an answer is read: pure functions.
 
-Every question is one ``HITLRequest`` object, the shape that LangGraph Studio and agent-chat-ui draw
+An interrupt's value is one ``HITLRequest`` object, the shape that LangGraph Studio and agent-chat-ui display
 (docs/langgraph.md: Interrupts), with what a program needs beside it. An answer is read as a whole and fails closed:
 unless all of it is understood, nothing is approved.
 """

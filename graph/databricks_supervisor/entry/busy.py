@@ -1,4 +1,4 @@
-"""A new message while another question of the thread is open."""
+"""What happens to an open turn when another question comes: it is replaced, waited for or cancelled, or it stays."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ WAIT_S = 1.0
 async def resolve_busy_turn(
     run: Run, busy: Busy, snapshot: Snapshot, continue_thread: Callable[[], Awaitable[None]], *, nested: bool
 ) -> list[BaseMessage]:
-    """End the turn that is in the way, if the rules allow it.
+    """End the open turn, if the rules allow it.
 
-    A turn that waits for a person is replaced: what it asks for is refused, because a new message came.
-    For one that runs, ``on_busy`` decides: reject, wait (drive it to its end), or cancel it.
+    A turn that waits for a person is replaced: its approval requests are refused. For a turn that runs, ``on_busy``
+    decides: reject the new question, wait (run the turn to its end), or cancel the turn.
 
     Returns:
         The refusals, which go into the thread before the new question.
@@ -39,11 +39,11 @@ async def resolve_busy_turn(
         ThreadBusyError: The new message has to wait.
     """
     turn, policy = busy.turn, run.settings.on_busy
-    if not nested and await _is_gone(run, turn, in_state=snapshot.has(turn.turn_id)):
+    if not nested and await _is_abandoned(run, turn, in_state=snapshot.has(turn.turn_id)):
         await run.ledger.end_turn(turn.turn_id)
         logger.warning("event=turn_gone thread=%s turn=%s", run.thread, turn.turn_id)
         return []
-    if await _waits(run, turn, snapshot, nested=nested):
+    if await _waits_for_person(run, turn, snapshot, nested=nested):
         return await _replace(run, busy, snapshot)
     if policy == "cancel":
         await _cancel(run, turn)
@@ -54,12 +54,14 @@ async def resolve_busy_turn(
     raise ThreadBusyError(str(busy)) from None
 
 
-async def _waits(run: Run, turn: Turn, snapshot: Snapshot, *, nested: bool) -> bool:
+async def _waits_for_person(run: Run, turn: Turn, snapshot: Snapshot, *, nested: bool) -> bool:
     """Whether the turn waits for a person, so that nothing of it runs."""
     if not nested:
-        # A function that got its answer runs on, and the state does not show it; its claim does.
-        return snapshot.has(turn.turn_id) and snapshot.interrupted and not await _acts(run, turn)
-    # The parent has moved on, and the child's state with it. The service knows whether its job still runs.
+        # A function that got its answer may be running: its claim shows that, the state does not.
+        return (
+            snapshot.has(turn.turn_id) and snapshot.interrupted and not await _has_effect_under_way(run, turn)
+        )
+    # The parent, and the child's state with it, is at another step. Only the service knows whether the job runs.
     response_id = await _last_response(run, turn)
     if response_id is None:
         return False
@@ -72,7 +74,7 @@ async def _waits(run: Run, turn: Turn, snapshot: Snapshot, *, nested: bool) -> b
     return response.terminal
 
 
-async def _acts(run: Run, turn: Turn) -> bool:
+async def _has_effect_under_way(run: Run, turn: Turn) -> bool:
     """Whether a side effect of the turn is under way."""
     longest = {"submit": run.settings.create_timeout_s, "tool": run.settings.call_lifetime_s}
     for effect in await run.ledger.effects(turn.turn_id):
@@ -81,18 +83,18 @@ async def _acts(run: Run, turn: Turn) -> bool:
     return False
 
 
-async def _is_gone(run: Run, turn: Turn, *, in_state: bool) -> bool:
-    """Whether a turn is nobody's any more, so that it does not stand in the way of another question.
+async def _is_abandoned(run: Run, turn: Turn, *, in_state: bool) -> bool:
+    """Whether nobody can or will continue a turn, so that another question may end it.
 
-    One that the state lacks: its run died before it wrote a checkpoint; only its own question could go on with
-    it, and the ledger does not have that. One that the state has: nothing was ever submitted for it, as the
-    service refused to (403), and nobody has tried for a while. Whoever tries later finds it ended.
+    Not in the state: its run died before it wrote a checkpoint, and only the same question could continue it. In the
+    state: nothing was submitted for it because the service refused (403), and nobody has tried for a while. A later
+    attempt finds the turn ended.
     """
     effects = await run.ledger.effects(turn.turn_id)
     if in_state and effects:
         return False
     latest = max([turn.opened_at, *(effect.claimed_at for effect in effects)])
-    return run.time.now() - latest > LONGEST_START_S and not await _acts(run, turn)
+    return run.time.now() - latest > LONGEST_START_S and not await _has_effect_under_way(run, turn)
 
 
 async def _replace(run: Run, busy: Busy, snapshot: Snapshot) -> list[BaseMessage]:
@@ -107,29 +109,29 @@ async def _replace(run: Run, busy: Busy, snapshot: Snapshot) -> list[BaseMessage
         answer = {(job["round"], id): refusal for id in undecided}
         standing = await record_answer(run.ledger, turn.turn_id, answer)
         if first_contradicted(answer, standing) is not None:
-            # Somebody approved it at this moment: the turn goes on.
+            # It was approved at this moment: the turn continues.
             raise ThreadBusyError(str(busy)) from None
-        # An approval whose turn ends before its follow-up has no effect: what the service hears is no.
+        # If the turn ends before its next round, an earlier approval has no effect: the service is told no.
         refusals = [decision_message(job, item, refusal) for item in approvals]
-        if await _went_on(run, turn, job["round"]):
+        if await _next_round_was_submitted(run, turn, job["round"]):
             raise ThreadBusyError(str(busy)) from None  # The decisions were sent at this moment.
     await run.ledger.end_turn(turn.turn_id)
     logger.info("event=turn_replaced thread=%s turn=%s", run.thread, turn.turn_id)
     return refusals
 
 
-async def _went_on(run: Run, turn: Turn, waited_in: int) -> bool:
-    """End a turn in the place of its follow-up; or find that this was submitted, with what was decided."""
+async def _next_round_was_submitted(run: Run, turn: Turn, waited_in: int) -> bool:
+    """Claim the turn's next round and end the turn in its place; ``True`` if that round was submitted already."""
 
     async def end(_attempt: int) -> dict[str, Any]:
         await run.ledger.end_turn(turn.turn_id)
         raise TurnEndedError
 
-    follow_up = EffectKey(turn.turn_id, waited_in + 1, "submit")
+    next_round = EffectKey(turn.turn_id, waited_in + 1, "submit")
     try:
         result = await run_once(
             run.ledger,
-            follow_up,
+            next_round,
             end,
             lifetime_s=run.settings.create_timeout_s,
             did_nothing=lambda error: isinstance(error, TurnEndedError),
@@ -163,9 +165,9 @@ async def _wait(
     *,
     nested: bool,
 ) -> None:
-    """Wait until the turn may have ended, driving it where its state is: its own driver may be gone."""
+    """Wait until the turn may have ended. Where the state has it, run it: its own process may be gone."""
     try:
-        # What waits for a person while an effect of it is under way is not to be driven, or it only asks again.
+        # A turn that waits for a person while an effect is under way is not run: it would only ask again.
         if not nested and snapshot.has(turn.turn_id) and not snapshot.interrupted:
             await continue_thread()
         else:

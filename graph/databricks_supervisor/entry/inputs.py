@@ -1,4 +1,4 @@
-"""What a caller gave, read and checked before anything is done with it."""
+"""A run's input and context, read and checked before anything else happens."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from ..tools import read_tools
 
 @dataclass(frozen=True, slots=True)
 class CallerInput:
-    """A question, as its caller gave it.
+    """A question as its caller gave it.
 
     Attributes:
         messages: Its messages, each with an id.
-        removals: What it takes out of the thread.
-        tools: Function tools that the caller brings.
+        removals: Messages that it removes from the thread.
+        tools: Schemas of functions that the caller runs itself.
         turn_id: The turn id that the caller chose, or ``None``.
         follows: Id of the turn that the caller saw as the thread's latest, ``""`` for none; ``None`` if it did
             not say.
@@ -64,16 +64,16 @@ def read_input(input: Any, settings: Settings) -> CallerInput:
 
 
 def is_question(input: Any) -> bool:
-    """Whether the input is a question, and not the way back to one."""
+    """Whether the input is a question; otherwise it resumes the thread."""
     return input is not None and not isinstance(input, Command)
 
 
 def check_resumable(input: Any, snapshot: Snapshot, thread: str) -> None:
-    """Check that there is something to go on with.
+    """Check that there is something to resume.
 
     Raises:
-        NothingToResumeError: There is not.
-        InvalidAnswerError: The answer is none.
+        NothingToResumeError: The thread has no checkpoint.
+        InvalidAnswerError: The command resumes with ``None``.
     """
     if isinstance(input, Command) and input.resume is None and not (input.update or input.goto):
         raise InvalidAnswerError(
@@ -114,10 +114,10 @@ def _read_removals(input: Mapping[str, Any]) -> list[RemoveMessage]:
 
 
 def _read_caller_tools(input: Mapping[str, Any], settings: Settings) -> list[dict[str, Any]]:
-    """The function tools that the caller brings.
+    """Schemas of functions that the caller runs itself.
 
     Raises:
-        InvalidInputError: One is no function's schema, or has the name of one of the graph's own.
+        InvalidInputError: One is not a function schema, or has the name of one of the graph's tools.
     """
     given = input.get("tools") or []
     if not isinstance(given, list) or any(
@@ -140,10 +140,10 @@ def _read_caller_tools(input: Mapping[str, Any], settings: Settings) -> list[dic
 
 
 def read_context(given: Any, inherited: Any) -> SupervisorContext | None:
-    """The run's context; without one, the parent's if it is a supervisor's.
+    """The run's context; if none is given, the parent's, where that is a :class:`.SupervisorContext`.
 
     Raises:
-        ConfigurationError: It is not one.
+        ConfigurationError: The context is not valid.
     """
     context = inherited if given is None else given
     if given is None:
@@ -159,10 +159,10 @@ def read_context(given: Any, inherited: Any) -> SupervisorContext | None:
 
 
 def checked_id(name: str, value: Any) -> str:
-    """An id that every database can keep.
+    """The id, if every database can store it.
 
     Raises:
-        InvalidInputError: It is no string, empty, or holds what a database's text cannot.
+        InvalidInputError: It is not a string, is empty, or has characters that a database cannot store.
     """
     if isinstance(value, str) and value.strip() and "\x00" not in value:
         try:
@@ -176,7 +176,7 @@ def checked_id(name: str, value: Any) -> str:
 
 def _says_something(message: BaseMessage) -> bool:
     if isinstance(message, ToolMessage):
-        return True  # Some functions have nothing to say.
+        return True  # A function's output may be empty.
     parts = message.content if isinstance(message.content, list) else []
     return bool(str(message.text).strip()) or any(
         isinstance(part, dict) and part.get("type") not in ("text", "input_text") for part in parts

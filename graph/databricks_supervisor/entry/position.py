@@ -1,4 +1,4 @@
-"""Where in a thread's graph a run enters: what stays the same when it enters there again."""
+"""Where in a larger graph the supervisor runs: the same for every run of the same place."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from .langgraph_internals import (
 )
 
 CALL_KEY = "__databricks_supervisor_call"
-"""Configurable under which a tool says which call it is, as several run in one task."""
+"""Configurable key with the id of a tool call: several calls may run in one task."""
 
 MOST_BRANCHES = 1000
-"""Branches of a fan-out further up that can be told apart."""
+"""Most branches of a fan-out above the parent that can be distinguished."""
 
 
 def config_of_call(config: RunnableConfig, tool: str, call_id: str) -> RunnableConfig:
-    """The config for a graph that runs as one tool call: with a position and checkpoints of its own.
+    """The config for a graph that runs as a tool call, with its own position and checkpoint namespace.
 
-    LangGraph numbers the graphs that one task calls in the order in which they start, so parallel calls could
-    find each other's checkpoints when they run again. Here the call's id says whose they are.
+    LangGraph numbers the graphs that a task calls in the order in which they start, so parallel calls that run again
+    could find each other's checkpoints. Here the namespace has the call's id.
     """
     configurable: dict[str, Any] = {**config.get(CONF, {}), CALL_KEY: call_id}
     if CONFIG_KEY_TASK_ID in configurable:
@@ -46,12 +46,12 @@ def config_of_call(config: RunnableConfig, tool: str, call_id: str) -> RunnableC
 
 
 def with_own_namespace(config: RunnableConfig) -> RunnableConfig:
-    """The config for a graph that a task calls: with a namespace of its own, however many the task calls.
+    """The config for a graph that a task calls, with its own checkpoint namespace.
 
-    From the second graph that a task calls on, LangGraph appends a number to the namespace. It hands the
-    numbers out when a graph starts, and goes on counting when a retry policy runs the task again. Here the
-    number is taken at a graph's entry, before anything is awaited: calls at the same time get different ones,
-    and each attempt gets the same ones in the same order.
+    LangGraph appends a number to the namespace of the second and later graphs that a task calls. It assigns the
+    number when the graph starts, and continues counting when a retry policy runs the task again. Here the number
+    is taken before anything is awaited: simultaneous calls get different numbers, and each attempt gets the same
+    ones in the same order.
     """
     configurable: Mapping[str, Any] = config.get(CONF, {})
     scratchpad = configurable.get(CONFIG_KEY_SCRATCHPAD)
@@ -69,8 +69,8 @@ def with_own_namespace(config: RunnableConfig) -> RunnableConfig:
 def position_of(config: RunnableConfig) -> str:
     """Names-only namespace · Send index · call; ``""`` at top level.
 
-    Read from the config that reaches a graph's entry, where the parent's values still stand: further in,
-    twenty identical Sends look alike (docs/langgraph.md: Input is applied before the first node runs).
+    Read from the config before LangGraph changes it for this graph: after that, twenty identical Sends cannot be
+    distinguished (docs/langgraph.md: Input is applied before the first node runs).
 
     Example:
         >>> position_of({"configurable": {"checkpoint_ns": "research:1f0c|ask:2d1e", "__pregel_task_id": "2d1e"},
@@ -92,8 +92,8 @@ def position_of(config: RunnableConfig) -> str:
 def step_of(config: RunnableConfig) -> int | None:
     """The parent's superstep, or ``None`` at top level.
 
-    A parent that is a subgraph itself begins at the same step each time. Then it is a number that stands for
-    its step and those of the graphs above it.
+    If the parent is a subgraph itself, it begins at the same step each time: then the number is a digest of its step
+    and of the steps of all graphs above it.
     """
     if not task_namespace(config):
         return None
@@ -123,8 +123,8 @@ def _index(path: Any) -> str:
 def _branches_above(namespace: str, configurable: Mapping[str, Any]) -> dict[int, str]:
     """Send indices of the tasks above the parent's, by level of the namespace.
 
-    LangGraph hands on the index of the nearest task alone. The id of every task in the namespace is a digest
-    of what it was made from, its index included, so that can be found again.
+    LangGraph passes on only the index of the nearest task. But each task id in the namespace is a digest whose input
+    includes the index, so the index can be found by trying.
     """
     checkpoints = configurable.get(CONFIG_KEY_CHECKPOINT_MAP) or {}
     steps = parent_steps(configurable.get(CONFIG_KEY_SCRATCHPAD))

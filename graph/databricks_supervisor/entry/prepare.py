@@ -36,7 +36,7 @@ from .langgraph_internals import (
 )
 from .position import position_of, step_of, task_namespace
 from .resume import CheckpointAccess, bind_answer, drop_stale_answer
-from .turns import Busy, IncomingQuestion, TurnMatch, find_or_open_turn, first_job
+from .turns import Busy, IncomingQuestion, TurnMatch, find_or_open_turn, new_job
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ ContinueThread = Callable[[RunnableConfig], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a supervisor is made of, beside its nodes."""
+    """What all runs of a supervisor share."""
 
     settings: Settings
     ledgers: LedgerResolver
@@ -86,8 +86,8 @@ class PreparedRun:
         input: The input.
         config: The config.
         run: What the nodes share.
-        turn: The turn that the run belongs to; ``None`` where the state will tell.
-        begins: Whether the question is put into the state with it.
+        turn: The run's turn; ``None`` for a run that resumes what is in the state.
+        begins: Whether the input puts the question into the state.
     """
 
     input: Any
@@ -98,25 +98,25 @@ class PreparedRun:
 
     @property
     def turn_id(self) -> str | None:
-        """Id of the turn; ``None`` where the state will tell."""
+        """Id of the turn, if it is known."""
         return self.turn.turn_id if self.turn is not None else None
 
-    async def finished(self) -> None:
-        """The run ended and its caller has everything: without a saver, only the ledger can know that."""
+    async def mark_delivered(self) -> None:
+        """Note that the caller has the turn's end. Without a checkpointer only the ledger can know that."""
         if not self.run.resumable and self.turn is not None:
             await self.run.ledger.mark_delivered(self.turn.turn_id)
 
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """What a compiled graph knows of itself.
+    """A compiled graph, as one caller runs it.
 
     Attributes:
-        parts: What the supervisor is made of.
+        parts: What all its runs share.
         channels: Names of the graph's channels.
         checkpointer: What the graph was compiled with.
-        access: The checkpointer that is in force, as this caller reaches it.
-        stores_first: Whether the question has to be in a checkpoint before it is submitted.
+        access: The checkpointer in force.
+        stores_first: Whether a question must be in a checkpoint before it is submitted.
     """
 
     parts: Parts
@@ -181,7 +181,7 @@ async def _begin(
     *,
     nested: bool,
 ) -> PreparedRun:
-    """Prepare a run for a question: a new turn, or one that is known already."""
+    """Prepare a run for a question: of a new turn, or of one that exists."""
 
     async def continue_here() -> None:
         await continue_thread(config)
@@ -197,8 +197,8 @@ async def _begin(
         run = replace(run, stored=lambda: place.wait_until_stored(match.turn.turn_id))
         config = patch_configurable(config, {RUN_KEY: run})
     removals = caller_input.removals
-    messages = [*_still_sensible(refusals, removals), *removals, *match.messages]
-    given = {"messages": messages, "job": first_job(match.turn.turn_id, caller_input.tools)}
+    messages = [*_without_removed(refusals, removals), *removals, *match.messages]
+    given = {"messages": messages, "job": new_job(match.turn.turn_id, caller_input.tools)}
     return PreparedRun(given, config, run, match.turn, begins=True)
 
 
@@ -211,7 +211,7 @@ async def _find_turn(
     *,
     nested: bool,
 ) -> tuple[TurnMatch, list[BaseMessage]]:
-    """The question's turn, and the refusals of what a turn before it asked for."""
+    """The question's turn, and refusals of the approval requests of a turn that it replaced."""
     asked = IncomingQuestion(
         messages=caller_input.messages,
         digest=question_digest(caller_input.messages),
@@ -236,8 +236,8 @@ async def _find_turn(
                 raise
         else:
             if match.how == "reattach" and (await place.read()).has(match.turn.turn_id):
-                match = replace(match, how="resume")  # It came into the state since.
-            # What was just given up is not waited for: the service may go on with it for long.
+                match = replace(match, how="resume")  # It was written to the state meanwhile.
+            # A turn that was just given up is not waited for: its job may run for long.
             return replace(match, unfinished=match.unfinished and not gave_up_another), refusals
         snapshot = await place.read()  # The thread changed meanwhile: read it again and decide anew.
 
@@ -258,7 +258,7 @@ def _refuse_unsafe(run: Run, checkpointer: Any, *, nested: bool) -> None:
 
 
 class _Place:
-    """The place in the thread where a run enters."""
+    """Where in a thread the supervisor runs, and its checkpoints there."""
 
     def __init__(
         self, channels: Collection[str], config: RunnableConfig, thread: str, access: CheckpointAccess
@@ -278,8 +278,8 @@ class _Place:
     async def wait_until_stored(self, turn_id: str) -> None:
         """Wait until a turn's question is in a checkpoint.
 
-        LangGraph's ``"sync"`` waits for a checkpoint after each step, and so not for the first one, with the
-        input, before the first node runs.
+        LangGraph's ``"sync"`` waits for the checkpoint after each step, but not for the first one, which has the
+        input.
         """
         latest: RunnableConfig = {CONF: {**self.address[CONF], CONFIG_KEY_CHECKPOINT_ID: None}}
 
@@ -290,14 +290,14 @@ class _Place:
             logger.warning("event=input_not_stored_yet turn=%s", turn_id)
 
 
-def _still_sensible(refusals: Sequence[BaseMessage], removals: Sequence[RemoveMessage]) -> list[BaseMessage]:
-    """The refusals whose requests stay in the conversation."""
+def _without_removed(refusals: Sequence[BaseMessage], removals: Sequence[RemoveMessage]) -> list[BaseMessage]:
+    """The refusals whose approval requests are not removed from the conversation."""
     gone = {str(removal.id).rpartition(":")[0] for removal in removals}
     return [refusal for refusal in refusals if str(refusal.id).partition(":decision:")[0] not in gone]
 
 
 async def _finish_turn_before(continue_here: Callable[[], Awaitable[None]], thread: str) -> None:
-    """Bring the end of the turn before into the state: the process died between the ledger and the state."""
+    """Bring the previous turn's end into the state: the process died after it wrote that to the ledger."""
     try:
         await continue_here()
     except SupervisorError as error:

@@ -1,9 +1,9 @@
-"""Which question an answer without an id belongs to.
+"""Matches a resume value without an id to its interrupt.
 
-LangGraph gives ``Command(resume=answer)`` to the interrupt that asks next, whatever it asks. A caller that does not
-know whether its answer arrived, or a server that starts a killed run again, would answer a question that nobody
-has seen. Under a parent the answer is kept with the parent's checkpoint, for as long as the parent's step lasts:
-there the answer to one approval would give the next one too. So an answer is for what was pending before it came.
+LangGraph gives ``Command(resume=answer)`` to the next interrupt, whichever that is. If a caller repeats an answer, or
+a server restarts a killed run, the answer would go to an interrupt that nobody has seen. Under a parent the answer
+stays in the parent's checkpoint for the whole step: the answer to one approval would approve the next one too. So an
+answer counts only for an interrupt that was pending before it came.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from .langgraph_internals import (
     patch_configurable,
 )
 
-_ASKING = ("submit", "approve", "call_tools")
-"""The nodes that ask."""
+_NODES_THAT_ASK = ("submit", "approve", "call_tools")
+"""The nodes that raise interrupts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class CheckpointAccess:
 
 
 def drop_stale_answer(input: Any, *, interrupted: bool) -> Any:
-    """A caller's input without an answer that nothing was waiting for.
+    """The caller's input, without an answer if no interrupt was pending.
 
     Example:
         >>> drop_stale_answer(Command(resume=True), interrupted=False) is None
@@ -64,12 +64,12 @@ def drop_stale_answer(input: Any, *, interrupted: bool) -> Any:
 async def bind_answer(
     config: RunnableConfig, place: RunnableConfig, access: CheckpointAccess
 ) -> RunnableConfig:
-    """Under a parent: give each answer to the question that it is for, once, or to none of this graph.
+    """Under a parent: give each answer to the interrupt that it is for, once.
 
     Args:
-        config: The config that reaches the graph's entry.
-        place: Where this graph's checkpoints are.
-        access: The checkpointer in force.
+        config: The config that the parent passes to this graph.
+        place: Address of this graph's checkpoints.
+        access: The checkpointer.
     """
     configurable = config.get(CONF, {})
     by_id: dict[str, Any] = dict(configurable.get(CONFIG_KEY_RESUME_MAP) or {})
@@ -87,24 +87,24 @@ async def bind_answer(
         scratchpad = replace(scratchpad, get_null_resume=_no_answer)
     if own is not None:
         for id in asking.keys() & by_id.keys():
-            if await _kept(own, asking[id], id, by_id[id], place[CONF]["checkpoint_ns"], access):
+            if await _store_answer(own, asking[id], id, by_id[id], place[CONF]["checkpoint_ns"], access):
                 del by_id[id]
     if takes_bare:
         await access.put_writes(root, [(RESUME, None)], NULL_TASK_ID)
     return patch_configurable(config, {CONFIG_KEY_SCRATCHPAD: scratchpad, CONFIG_KEY_RESUME_MAP: by_id})
 
 
-async def _kept(
+async def _store_answer(
     own: CheckpointTuple, task: str, id: str, answer: Any, namespace: str, access: CheckpointAccess
 ) -> bool:
-    """Keep an answer as LangGraph does when a node gets it: a neighbour's question may end this run before that.
+    """Store an answer where LangGraph stores it for a node: another branch's interrupt may end this run first.
 
     Returns:
-        Whether the node finds it there; not if a graph asked that one of the caller's functions runs.
+        Whether the node finds it there; not if the interrupt came from a graph inside one of the caller's functions.
     """
     found = [value for by, channel, value in own.pending_writes or [] if (by, channel) == (task, RESUME)]
     given = list(found[0]) if found else []
-    for node, number in itertools.product(_ASKING, range(len(given) + 1)):
+    for node, number in itertools.product(_NODES_THAT_ASK, range(len(given) + 1)):
         if id == interrupt_id(f"{namespace}|{node}:{task}", number):
             if number == len(given):
                 await access.put_writes(own.config, [(RESUME, [*given, answer])], task)
@@ -113,7 +113,7 @@ async def _kept(
 
 
 def _root(configurable: Mapping[str, Any], place: RunnableConfig) -> RunnableConfig:
-    """Address of the checkpoint with which LangGraph keeps a bare answer."""
+    """Address of the checkpoint in which LangGraph stores an answer without an id."""
     return {
         CONF: {
             "thread_id": place[CONF]["thread_id"],
@@ -124,7 +124,7 @@ def _root(configurable: Mapping[str, Any], place: RunnableConfig) -> RunnableCon
 
 
 def _interrupts(saved: CheckpointTuple | None) -> dict[str, str]:
-    """The tasks that asked last, by the ids of their interrupts."""
+    """The tasks that raised the pending interrupts, by interrupt id."""
     writes = (saved.pending_writes if saved is not None else None) or []
     return {found.id: task for task, channel, value in writes if channel == INTERRUPT for found in value}
 

@@ -32,8 +32,8 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     """
     loop, context = _loop(), copy_context()
     if _inside.get():
-        # A coroutine of the portal's calls sync code that comes back here, maybe through other threads or
-        # loops: waiting for the portal's loop would stop it.
+        # A coroutine on the portal's loop calls sync code that calls this function, maybe through other threads or
+        # loops: waiting for the portal's loop here would be a deadlock.
         with ThreadPoolExecutor(1) as executor:
             return executor.submit(context.run, asyncio.run, coroutine).result()
     context.run(_inside.set, True)
@@ -56,7 +56,7 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     def stop() -> None:
         for task in started:
             task.cancel()
-        if not started:  # Interrupted before it could be handed over.
+        if not started:  # Interrupted before the loop got it.
             coroutine.close()
             done.cancel()
 
@@ -70,7 +70,7 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
         raise
 
 
-def both_faces(
+def sync_and_async(
     name: str, node: Callable[[Any, RunnableConfig], Coroutine[Any, Any, dict[str, Any]]]
 ) -> RunnableLambda[Any, dict[str, Any]]:
     """A node for sync and async callers alike."""
@@ -93,6 +93,6 @@ def _loop() -> asyncio.AbstractEventLoop:
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
     while True:
-        # asyncio stops a loop in which a task exits. Whoever waits for that task gets the exit; others go on.
+        # asyncio stops the loop when a task raises one of these. The task's caller gets it; other tasks go on.
         with suppress(KeyboardInterrupt, SystemExit):
             loop.run_forever()

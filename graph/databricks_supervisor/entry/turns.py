@@ -1,4 +1,4 @@
-"""The rules of entry: is this a new turn, or one that is under way, or one whose end was never delivered?"""
+"""Which turn a question belongs to: a new one, one that is running, or one whose end was never delivered."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..state import Job
 
 @dataclass(frozen=True, slots=True)
 class IncomingQuestion:
-    """A question, and the place in a thread where it comes in.
+    """A question and the place in a thread where it is asked.
 
     Attributes:
         messages: Its messages, each with an id.
@@ -43,14 +43,14 @@ class IncomingQuestion:
 
 @dataclass(frozen=True, slots=True)
 class TurnMatch:
-    """How the run goes on.
+    """The turn of a question.
 
     Attributes:
-        turn: The turn that it drives.
+        turn: The turn.
         how: ``"new"``; ``"reattach"`` for a turn that the ledger knows and the state does not; ``"resume"`` for
             one that the state knows too.
-        messages: The question, with the ids under which the turn keeps it.
-        unfinished: Whether the state still lacks the end of the turn before, which the ledger has.
+        messages: The question, with the message ids that the turn was opened with.
+        unfinished: Whether the ledger has the end of the turn before, and the state does not have it yet.
     """
 
     turn: Turn
@@ -60,10 +60,10 @@ class TurnMatch:
 
 
 class Busy(ThreadBusyError):
-    """Another question of this thread is under way.
+    """Another question of this thread is still open.
 
     Attributes:
-        turn: The turn that is in the way.
+        turn: The turn of that question.
     """
 
     def __init__(self, thread: str, turn: Turn) -> None:
@@ -84,14 +84,16 @@ async def find_or_open_turn(ledger: Ledger, asked: IncomingQuestion, job: Job | 
 
     Raises:
         Busy: A turn with another question is open here.
-        ThreadMovedError: One came that the caller, or this call, had not seen.
+        ThreadMovedError: Another turn was opened since the caller, or this call, read the thread.
         TurnMismatchError: The chosen turn id belongs to another thread, position or question.
     """
     latest = await ledger.latest_turn(asked.thread, asked.position)
     if latest is not None and latest.ended_at is None and _ended_in_state(job, latest):
-        await ledger.end_turn(latest.turn_id)  # The state had it first; the process died in between.
+        await ledger.end_turn(
+            latest.turn_id
+        )  # The process died after it wrote the state and before it wrote the ledger.
         latest = await ledger.get_turn(latest.turn_id)
-    known = await _known(ledger, asked, job, latest)
+    known = await _find_turn(ledger, asked, job, latest)
     if known is None:
         new = NewTurn(
             turn_id=asked.turn_id or str(uuid.uuid4()),
@@ -111,17 +113,17 @@ async def find_or_open_turn(ledger: Ledger, asked: IncomingQuestion, job: Job | 
         raise _moved(asked.thread) if known.ended_at is not None else Busy(asked.thread, known)
     await ledger.attach_turn(known.turn_id, asked.step)
     how: Literal["reattach", "resume"] = "resume" if _in_state(job, known) else "reattach"
-    # Under a parent the conversation is the parent's, which has the question under the ids that it gave.
+    # Under a parent the conversation is the parent's, with the parent's message ids.
     messages = asked.messages if asked.position else _same_ids(asked.messages, known)
     return TurnMatch(known, how, messages)
 
 
-def first_job(turn_id: str, tools: list[dict[str, Any]]) -> Job:
-    """The job of a turn that nothing was submitted for yet.
+def new_job(turn_id: str, tools: list[dict[str, Any]]) -> Job:
+    """The job of a turn before its first submission.
 
     Args:
         turn_id: The turn.
-        tools: Function tools of whoever asks.
+        tools: Function tools of the caller.
     """
     return Job(
         turn_id=turn_id,
@@ -135,10 +137,10 @@ def first_job(turn_id: str, tools: list[dict[str, Any]]) -> Job:
     )
 
 
-async def _known(
+async def _find_turn(
     ledger: Ledger, asked: IncomingQuestion, job: Job | None, latest: Turn | None
 ) -> Turn | None:
-    """The turn that this question belongs to, or that is in its way; ``None`` if it starts a new one."""
+    """The turn that this question belongs to, or an open one of another question; ``None`` for a new turn."""
     if asked.turn_id is not None:
         turn = await ledger.get_turn(asked.turn_id)
         if turn is not None:
@@ -151,7 +153,7 @@ async def _known(
     if asked.follows not in (None, latest.turn_id if latest is not None else ""):
         if latest is None or latest.digest != asked.digest:
             raise _moved(asked.thread)
-        return latest  # The same, pressed twice: the other one was quicker.
+        return latest  # The same question, sent twice at once: the other request opened the turn.
     if latest is None:
         return None
     if latest.ended_at is None:
@@ -159,21 +161,21 @@ async def _known(
     if (
         asked.turn_id is None
         and latest.digest == asked.digest
-        and not await _reached(ledger, asked, job, latest)
+        and not await _end_was_delivered(ledger, asked, job, latest)
     ):
         return latest
     return None
 
 
-async def _reached(ledger: Ledger, asked: IncomingQuestion, job: Job | None, ended: Turn) -> bool:
-    """Whether the end of a turn reached its caller, so that the same question is a new one."""
+async def _end_was_delivered(ledger: Ledger, asked: IncomingQuestion, job: Job | None, ended: Turn) -> bool:
+    """Whether the caller has the end of a turn, so that the same question is a new one."""
     first = await ledger.get_effect(EffectKey(ended.turn_id, 0, "submit"))
     if first is None or first.response_id is None:
-        return True  # Nothing was ever submitted: there is no end to deliver.
+        return True  # Nothing was submitted: there is no end to deliver.
     if ended.delivered_at is not None or asked.forked:
         return True
     if asked.step is not None:
-        # Under a parent: the same step runs again only if the parent lost what the child returned.
+        # Under a parent the same step runs again only if the parent lost the child's result.
         return ended.step != asked.step
     return _ended_in_state(job, ended)
 
@@ -193,10 +195,9 @@ def _ended_in_state(job: Job | None, turn: Turn) -> bool:
 
 
 def _same_ids(messages: list[BaseMessage], turn: Turn) -> list[BaseMessage]:
-    """The question under the ids that the turn keeps it under, so that it is not kept twice."""
+    """The question with the message ids that the turn was opened with, so that the state has it once."""
     if len(messages) != len(turn.message_ids):
         return messages
     return [
-        message.model_copy(update={"id": kept})
-        for message, kept in zip(messages, turn.message_ids, strict=True)
+        message.model_copy(update={"id": id}) for message, id in zip(messages, turn.message_ids, strict=True)
     ]

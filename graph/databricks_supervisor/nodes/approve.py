@@ -24,9 +24,9 @@ from .transitions import start_next_round
 async def approve(state: SupervisorState, config: RunnableConfig) -> dict[str, Any]:
     """Decide on what is pending: by policy where it says so, by one interrupt for all of the rest.
 
-    One pass asks once. What is answered goes to the state and the node loops by an edge, until nothing is
-    open; then the decisions become messages, and the turn goes on. What others decide meanwhile is in the
-    ledger alone: whoever records last finds all of it.
+    One pass raises one interrupt. Decisions go into the state and the node loops by an edge until nothing is
+    undecided; then they become messages and the next round starts. Decisions that other processes record meanwhile
+    are read from the ledger.
     """
     run, job = run_of(config), state["job"]
     pending = pending_of(state["messages"], job["response_id"], run.settings.function_names)

@@ -1,4 +1,4 @@
-"""The node that runs the caller's own functions: each call at most once, its output recorded."""
+"""The node that runs client-side functions: each call at most once, its output recorded."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from .transitions import fail_turn, is_latest, start_next_round
 REPEATABLE = "safe_to_repeat"
 """Key of a tool's ``metadata``: true for a function that may run twice, so that nobody is asked."""
 
-THE_GRAPH = "*"
-"""``asking`` in a pass that asks about calls of unknown outcome, and runs none."""
+THE_NODE = "*"
+"""Value of ``asking`` in a pass that asks about calls of unknown outcome and runs none."""
 
 Output = ToolMessage | Command[Any]
 
@@ -42,20 +42,20 @@ _serde = JsonPlusSerializer()
 async def call_tools(state: SupervisorState, config: RunnableConfig) -> Any:
     """Run the calls of declared functions that have no output yet, then go on to the follow-up.
 
-    Hosted calls look the same and were run by the service: only names that the caller declared are run
-    (docs/wire.md: Client-side functions). LangGraph's ``ToolNode`` runs each one, so state and store are injected
-    and errors become output for the model as it does; the claim is around it, because an exception inside
+    Hosted calls look the same and were run by the service: only functions that the caller declared are run
+    (docs/wire.md: Client-side functions). LangGraph's ``ToolNode`` runs each one, which injects
+    state and store and turns errors into output for the model. The claim is around it, because an exception inside
     would become output too.
 
-    LangGraph hands a pass its answers in order, and hands them out again when the pass is run again. So one
-    pass asks for one: whoever else has something to ask waits for the next pass, or would get that answer.
+    LangGraph gives answers to interrupts in order, and again in that order when the node runs again. So only one
+    call may raise an interrupt in a pass: a second one would get the first one's answer. It waits for the next pass.
     """
     run, job = run_of(config), state["job"]
     calls = pending_of(state["messages"], job["response_id"], run.settings.function_names).calls
     asking = job.get("asking")
     unknown = await _unknown(run, job, calls)
-    if bool(unknown) != (asking == THE_GRAPH):
-        return {"job": {**job, "asking": THE_GRAPH if unknown else None}}
+    if bool(unknown) != (asking == THE_NODE):
+        return {"job": {**job, "asking": THE_NODE if unknown else None}}
     if unknown:
         return await _ask(run, job, unknown)
     running = [call for call in calls if asking in (None, call["call_id"])]
@@ -69,7 +69,7 @@ async def call_tools(state: SupervisorState, config: RunnableConfig) -> Any:
     if next_pass is not None:
         return {"job": next_pass}
     outputs = [output for result in results for output in cast("list[Output]", result)]
-    return await _go_on(run, job, outputs, config)
+    return await _finish(run, job, outputs, config)
 
 
 def _next_pass(job: Job, running: Sequence[Item], results: Sequence[Any]) -> Job | None:
@@ -97,8 +97,8 @@ def _next_pass(job: Job, running: Sequence[Item], results: Sequence[Any]) -> Job
     return None
 
 
-async def _go_on(run: Run, job: Job, outputs: Sequence[Output], config: RunnableConfig) -> Any:
-    """The node's update once every call has its output: the next round, or what a function hands to a parent."""
+async def _finish(run: Run, job: Job, outputs: Sequence[Output], config: RunnableConfig) -> Any:
+    """The node's update once every call has its output: the next round, or a command for the parent graph."""
     commands = [output for output in outputs if isinstance(output, Command)]
     messages = [output for output in outputs if not isinstance(output, Command)]
     if any(command.graph == Command.PARENT for command in commands):
@@ -108,23 +108,23 @@ async def _go_on(run: Run, job: Job, outputs: Sequence[Output], config: Runnable
                 "The thread has everything so far. Embed the graph, or let the function return a text."
             )
             return await fail_turn(run, job, error)
-        await run.ledger.end_turn(job["turn_id"])  # The parent takes over: this turn has no follow-up.
+        await run.ledger.end_turn(job["turn_id"])  # The parent continues: this turn has no next round.
         return [*commands, {"messages": messages}]
     update = await start_next_round(run, {**job, "call_permits": {}, "complaint": None}, messages)
     return [*commands, update] if commands else update
 
 
 class _BecameUnknown(Exception):
-    """A call that another process was running is not running any more."""
+    """The outcome of a call is unknown: the process that ran it is gone."""
 
 
 async def _call(run: Run, state: SupervisorState, call: Item, config: RunnableConfig) -> list[Output]:
-    """The outputs of one call: of its run now, or as they were recorded."""
+    """The outputs of one call: run now, or as recorded."""
     job, call_id = state["job"], str(call["call_id"])
     args = _arguments(call)
     if args is None:
         text = f"Error: the arguments of {call['name']} are not a JSON object. Call it again with one."
-        return [_identified(ToolMessage(text, tool_call_id=call_id, status="error"), job, call_id)]
+        return [_with_message_id(ToolMessage(text, tool_call_id=call_id, status="error"), job, call_id)]
     asked = AIMessage("", tool_calls=[ToolCall(name=call["name"], args=args, id=call_id, type="tool_call")])
 
     async def action(_attempt: int) -> dict[str, Any]:
@@ -134,7 +134,7 @@ async def _call(run: Run, state: SupervisorState, call: Item, config: RunnableCo
         outputs = [
             output for part in parts for output in (part["messages"] if isinstance(part, dict) else [part])
         ]
-        return _dump([_identified(output, job, call_id) for output in outputs])
+        return _dump([_with_message_id(output, job, call_id) for output in outputs])
 
     permit = job.get("call_permits", {}).get(call_id)
     while True:
@@ -154,12 +154,12 @@ async def _call(run: Run, state: SupervisorState, call: Item, config: RunnableCo
 
 
 def _stopped_to_ask(error: Exception) -> bool:
-    """Whether a function stopped at an interrupt: it runs again from its top once that is answered."""
+    """Whether a function stopped at an interrupt: once that is answered, it runs again from its beginning."""
     return isinstance(error, GraphBubbleUp) or is_invalid_resume(error)
 
 
 async def _unknown(run: Run, job: Job, calls: Sequence[Item]) -> list[tuple[Item, Unknown]]:
-    """The calls that were begun by a process that is gone, and that nobody allowed to be repeated."""
+    """Calls that a process began before it died, and that may not be repeated yet."""
     unknown = []
     for call in calls:
         call_id = str(call["call_id"])
@@ -171,7 +171,7 @@ async def _unknown(run: Run, job: Job, calls: Sequence[Item]) -> list[tuple[Item
 
 
 async def _ask(run: Run, job: Job, unknown: Sequence[tuple[Item, Unknown]]) -> dict[str, Any]:
-    """An outcome that is unknown is never guessed."""
+    """Ask a person about unknown outcomes, or do what ``on_unknown_submission`` says: nothing is guessed."""
     permits = {str(call["call_id"]): found.attempt for call, found in unknown}
     if run.settings.on_unknown_submission == "ask" and run.resumable:
         actions = {str(call["call_id"]): _action(call, found) for call, found in unknown}
@@ -185,7 +185,7 @@ async def _ask(run: Run, job: Job, unknown: Sequence[tuple[Item, Unknown]]) -> d
             return {"job": {**job, "complaint": str(invalid)}}
         for call_id, decision in decisions.items():
             decision["asked"] = actions[call_id].asked
-        return await _decided(run, job, unknown, decisions)
+        return await _record_decisions(run, job, unknown, decisions)
     if run.settings.on_unknown_submission == "resubmit":
         return {"job": {**job, "call_permits": {**job.get("call_permits", {}), **permits}}}
     names = ", ".join(f"{call['name']} ({call['call_id']})" for call, _ in unknown)
@@ -196,7 +196,7 @@ async def _ask(run: Run, job: Job, unknown: Sequence[tuple[Item, Unknown]]) -> d
     return await fail_turn(run, job, error)
 
 
-async def _decided(
+async def _record_decisions(
     run: Run, job: Job, unknown: Sequence[tuple[Item, Unknown]], decisions: dict[str, Decision]
 ) -> dict[str, Any]:
     permits = dict(job.get("call_permits", {}))
@@ -211,7 +211,7 @@ async def _decided(
             continue
         why = f" ({decision['reason']})" if decision.get("reason") else ""
         text = f"Error: {call['name']} was cut off; what it did is not known, and it was not run again{why}."
-        refused = _identified(ToolMessage(text, tool_call_id=call_id, status="error"), job, call_id)
+        refused = _with_message_id(ToolMessage(text, tool_call_id=call_id, status="error"), job, call_id)
         await run.ledger.record(_key(job, call_id), found.attempt, _dump([refused]))
     return {"job": {**job, "call_permits": permits, "complaint": None}}
 
@@ -251,12 +251,12 @@ def _arguments(call: Item) -> dict[str, Any] | None:
     return args if isinstance(args, dict) else None
 
 
-def _identified(output: Any, job: Job, call_id: str) -> Any:
-    """The output under an id that says which response it answers, so that a repeat is not kept twice."""
+def _with_message_id(output: Any, job: Job, call_id: str) -> Any:
+    """The output with a message id made of response and call, so that the state never has it twice."""
     if isinstance(output, ToolMessage) and output.tool_call_id == call_id:
         return output.model_copy(update={"id": f"{job['response_id']}:output:{call_id}"})
     if isinstance(output, Command) and isinstance(output.update, dict) and "messages" in output.update:
-        messages = [_identified(message, job, call_id) for message in output.update["messages"]]
+        messages = [_with_message_id(message, job, call_id) for message in output.update["messages"]]
         return Command(
             graph=output.graph,
             update={**output.update, "messages": messages},
@@ -269,7 +269,7 @@ def _identified(output: Any, job: Job, call_id: str) -> Any:
 def _dump(outputs: Sequence[Any]) -> dict[str, Any]:
     try:
         kind, data = _serde.dumps_typed(list(outputs))
-    except Exception:  # An artifact that cannot be kept must not make the outcome of the call unknown.
+    except Exception:  # An artifact that cannot be stored must not make the call's outcome unknown.
         plain = [
             output.model_copy(update={"artifact": None}) if isinstance(output, ToolMessage) else output
             for output in outputs

@@ -1,4 +1,4 @@
-"""The node that reads a job until there is something new, or it ends. Reading has no side effect."""
+"""The node that polls a job until it has something new or ends. Polling has no side effect."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def poll(state: SupervisorState, config: RunnableConfig) -> dict[str, Any]
 
 
 class _Reader:
-    """Reads one job until there is news, with patience for what may pass."""
+    """Polls one job until it has something new, and retries reads that may succeed later."""
 
     def __init__(self, run: Run, job: Job, messages: Sequence[BaseMessage]) -> None:
         self.run = run
@@ -74,7 +74,7 @@ class _Reader:
         self._sent: list[Item] | None = None
         self._progress = ProgressWriter(get_stream_writer(), self._response_id)
         if job["polls"]:
-            self._progress.said(job["status"], job["delivered"], job["news_at"] - job["submitted_at"])
+            self._progress.resume(job)
         self._retry = Retry(run.time.random)
         self._missing_since: float | None = None
 
@@ -82,14 +82,14 @@ class _Reader:
         """The first response that brings something new or final, and the items that are new in it."""
         last: ServiceResponse | None = None
         retry_s: float | None = None
-        self._say()
+        self._report_progress()
         while True:
             await self._wait(self._delay() if retry_s is None else retry_s)
             retry_s = None
             try:
                 response = await self._retrieve(last)
             except Transient as error:
-                retry_s = self._patience(error)
+                retry_s = self._delay_after_failure(error)
                 continue
             self._retry.succeeded()
             self._missing_since = None
@@ -97,10 +97,10 @@ class _Reader:
             if response is not last or response.terminal:
                 items = self._new(response)
                 if items or response.terminal:
-                    self._say(new=len(items))
+                    self._report_progress(new=len(items))
                     return response, items
             last = response.without_content() if response is not last else last
-            self._say()
+            self._report_progress()
             self._check_deadline(response)
 
     async def _retrieve(self, last: ServiceResponse | None) -> ServiceResponse:
@@ -121,7 +121,7 @@ class _Reader:
             return self._missing(error)
 
     def _missing(self, error: RequestRejectedError) -> ServiceResponse:
-        """404: a service may answer before its store knows the job; after a grace it is gone."""
+        """404: a service may not find a new job at once; after ``not_found_grace_s`` the job is gone."""
         now = self.run.time.now()
         self._missing_since = now if self._missing_since is None else self._missing_since
         if now - self._missing_since < self.run.settings.not_found_grace_s:
@@ -133,8 +133,12 @@ class _Reader:
             status=self.job["status"],
         )
 
-    def _patience(self, error: Transient) -> float:
-        """Seconds until the next try, while patience lasts."""
+    def _delay_after_failure(self, error: Transient) -> float:
+        """Seconds until the next try.
+
+        Raises:
+            ServiceUnavailableError: It has failed for too long.
+        """
         now = self.run.time.now()
         delay = self._retry.failed(now, error.retry_after_s)
         failing_s = self._retry.failing_for_s(now)
@@ -151,7 +155,7 @@ class _Reader:
                 f"Job {self._response_id} could not be read for {failing_s:.0f} s: {error}. "
                 "It may still be running; nothing was lost. Resume the thread when the service answers again."
             )
-        self._say()
+        self._report_progress()
         return delay
 
     def _delay(self) -> float:
@@ -171,7 +175,7 @@ class _Reader:
         return new_items(response.output, self._sent, final=response.terminal)[self.job["delivered"] :]
 
     def _check_deadline(self, response: ServiceResponse) -> None:
-        """Counts only here, after the service said that the job is not done (a thread may resume next week)."""
+        """Checked only after the service said that the job still runs: a thread may be resumed next week."""
         age = self.run.time.now() - self.job["submitted_at"]
         if age > self.run.settings.deadline_s:
             raise JobTimeoutError(
@@ -183,20 +187,16 @@ class _Reader:
             )
 
     async def _wait(self, seconds: float) -> None:
-        """Sleep, and say how things stand whenever that is due."""
+        """Sleep, and report progress whenever that is due."""
         while (due := self._progress.due_s(self._elapsed())) < seconds:
             await self.run.time.sleep(due)
             seconds -= due
-            self._say()
+            self._report_progress()
         await self.run.time.sleep(seconds)
 
-    def _say(self, *, new: int = 0) -> None:
-        self._progress.say(
-            status="unreachable" if self._retry.failures else self.job["status"],
-            elapsed_s=self._elapsed(),
-            polls=self.job["polls"],
-            items=self.job["delivered"] + new,
-        )
+    def _report_progress(self, *, new: int = 0) -> None:
+        unreachable = self._retry.failures > 0
+        self._progress.report(self.job, self._elapsed(), new_items=new, unreachable=unreachable)
 
     def _elapsed(self) -> float:
         return max(0.0, self.run.time.now() - self.job["submitted_at"])

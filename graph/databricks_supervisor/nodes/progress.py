@@ -7,6 +7,8 @@ from typing import Any, Literal
 from langgraph.types import StreamWriter
 from typing_extensions import TypedDict
 
+from ..state import Job
+
 HEARTBEAT_S = 15.0
 _SHORTEST_S = 0.001
 
@@ -38,28 +40,38 @@ class ProgressWriter:
         self._writer = writer
         self._response_id = response_id
         self._last: tuple[Any, ...] | None = None
-        self._said_at = 0.0
+        self._reported_at = 0.0
 
-    def said(self, status: str, items: int, elapsed_s: float) -> None:
-        """Note what an earlier pass of the node has said, and when."""
-        self._last, self._said_at = (status, items), elapsed_s
+    def resume(self, job: Job) -> None:
+        """Take an earlier pass of the node as the last report."""
+        self._last = (job["status"], job["delivered"])
+        self._reported_at = job["news_at"] - job["submitted_at"]
 
     def due_s(self, elapsed_s: float) -> float:
         """Seconds until the next heartbeat."""
-        return max(_SHORTEST_S, self._said_at + HEARTBEAT_S - elapsed_s)
+        return max(_SHORTEST_S, self._reported_at + HEARTBEAT_S - elapsed_s)
 
-    def say(self, *, status: str, elapsed_s: float, polls: int, items: int) -> None:
-        """Say how things stand, if that is new or has not been said for a while."""
-        if (status, items) == self._last and elapsed_s - self._said_at < HEARTBEAT_S - _SHORTEST_S:
+    def report(self, job: Job, elapsed_s: float, *, new_items: int = 0, unreachable: bool = False) -> None:
+        """Write an event if something changed, or if the last one is too old.
+
+        Args:
+            job: The job.
+            elapsed_s: Seconds since it was submitted.
+            new_items: Output items that are not yet counted in the job.
+            unreachable: Whether reads of it fail.
+        """
+        status = "unreachable" if unreachable else job["status"]
+        items = job["delivered"] + new_items
+        if (status, items) == self._last and elapsed_s - self._reported_at < HEARTBEAT_S - _SHORTEST_S:
             return
-        self._last, self._said_at = (status, items), elapsed_s
+        self._last, self._reported_at = (status, items), elapsed_s
         self._writer(
             Progress(
                 type="supervisor.progress",
                 response_id=self._response_id,
                 status=status,
                 elapsed_s=round(elapsed_s, 3),
-                polls=polls,
+                polls=job["polls"],
                 items=items,
             )
         )

@@ -51,7 +51,9 @@ async def submit(state: SupervisorState, config: RunnableConfig) -> dict[str, An
     except TurnEndedError as error:
         if not await is_latest(run, job["turn_id"]):
             raise
-        return await fail_turn(run, job, error)  # Given up for a message that never came to its turn.
+        return await fail_turn(
+            run, job, error
+        )  # It was ended for another question, which then opened no turn.
     if isinstance(result, Unknown):
         return await _unknown(run, job, result)
     now = result.outcome.get("at", run.time.now())
@@ -125,7 +127,7 @@ async def _post_once(
     """
     key = EffectKey(job["turn_id"], job["round"], "submit")
     timeout_s = run.settings.create_timeout_s
-    client = await run.client()  # Built before the claim: it can take longer than a claim lives.
+    client = await run.client()  # Before the claim: building it can take longer than a claim lasts.
     if job["round"] == 0:
         await run.stored()
 
@@ -155,13 +157,13 @@ async def _post_once(
 def _headers(run: Run) -> dict[str, str]:
     try:
         return dict(run.headers())
-    except Exception as error:  # Nothing that only watches may hurt a job.
+    except Exception as error:  # A tracing error must not fail the job.
         logger.warning("event=no_request_headers thread=%s reason=%s", run.thread, type(error).__name__)
         return {}
 
 
 async def _unknown(run: Run, job: Job, unknown: Unknown) -> dict[str, Any]:
-    """Ask a person, or give up: an outcome that is unknown is never guessed."""
+    """Ask a person, or end the turn: an unknown outcome is never guessed."""
     when = datetime.fromtimestamp(unknown.claimed_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     known = f"The question was sent at {when}, and what became of it is not known ({unknown.reason})."
     if run.settings.on_unknown_submission == "ask" and run.resumable:

@@ -1,7 +1,7 @@
 """The answer in chunks, for callers that stream messages.
 
-A node that returns a message shows it once, whole. Chat surfaces draw chunks, so the text is offered to
-LangChain's streaming callbacks first, under the id of the message that follows: it is not shown twice
+A message that a node returns is streamed once, as a whole. Chat surfaces want chunks, so the text first goes to
+LangChain's streaming callbacks, with the message's id: then it is not streamed again
 (docs/langgraph.md: Streaming and cancelling).
 """
 
@@ -21,9 +21,9 @@ CHUNK = 200
 
 
 async def stream_texts(messages: Sequence[BaseMessage], config: RunnableConfig) -> None:
-    """Offer the texts of messages of the assistant to whoever streams this run; nobody else notices.
+    """Stream the texts of assistant messages to callers with ``stream_mode="messages"``.
 
-    The messages between them are shown too, so that all come in order; the node's return shows none again.
+    The messages between them are pushed too, so that all arrive in order; the node's return repeats none of them.
     """
     everyone = get_async_callback_manager_for_config(config)
     streaming = [handler for handler in everyone.handlers if hasattr(handler, "tap_output_aiter")]
@@ -43,7 +43,7 @@ async def stream_texts(messages: Sequence[BaseMessage], config: RunnableConfig) 
 
 
 def chunks_of(text: str) -> Iterator[str]:
-    """The text in pieces that add up to it, cut by the text alone, at spaces where there are some.
+    """The text in chunks that add up to it, cut at spaces where possible; the same text gives the same chunks.
 
     Example:
         >>> [len(chunk) for chunk in chunks_of("word " * 100)]

@@ -1,4 +1,4 @@
-"""How a turn ends without its answer: recorded in the thread first, then raised or said."""
+"""How a turn moves on: to its next round, or to an end without an answer."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from ..state import Job, JobFailure
 async def fail_turn(run: Run, job: Job, error: SupervisorError) -> dict[str, Any]:
     """The state update for a turn that ends without its answer.
 
-    With ``on_failure="raise"`` the failure goes to the state alone: the next pass of ``poll`` ends the turn
-    and raises, so that a resumed thread says the same again. With ``"message"`` it becomes the answer.
+    With ``on_failure="raise"`` the failure goes into the state; the next pass of ``poll`` ends the turn and raises
+    it, so a resumed thread raises the same error. With ``"message"`` the failure becomes the answer.
     """
     said = run.settings.on_failure == "message"
     failure: JobFailure = {"kind": type(error).__name__, "message": str(error), "said": said}
@@ -39,27 +39,27 @@ async def fail_turn(run: Run, job: Job, error: SupervisorError) -> dict[str, Any
 
 
 async def is_superseded(run: Run, turn_id: str) -> bool:
-    """Whether another turn has followed: the thread's state is that one's, and nothing more is written for this one.
+    """Whether another turn has followed, so that the thread's state belongs to that one.
 
-    A turn that the ledger does not know (its database is gone) is not superseded: its job can still be read.
+    A turn that the ledger does not know (its database is lost) is not superseded: its job can still be read.
     """
-    latest = await _latest_at_its_place(run, turn_id)
+    latest = await _latest_turn(run, turn_id)
     return latest is not None and latest.turn_id != turn_id
 
 
 async def is_latest(run: Run, turn_id: str) -> bool:
-    """Whether the ledger has this turn as its thread's latest one; not if the thread was deleted."""
-    latest = await _latest_at_its_place(run, turn_id)
+    """Whether this is the latest turn of its thread; ``False`` also if the thread was deleted."""
+    latest = await _latest_turn(run, turn_id)
     return latest is not None and latest.turn_id == turn_id
 
 
-async def _latest_at_its_place(run: Run, turn_id: str) -> Turn | None:
+async def _latest_turn(run: Run, turn_id: str) -> Turn | None:
     turn = await run.ledger.get_turn(turn_id)
     return await run.ledger.latest_turn(turn.thread, turn.position) if turn is not None else None
 
 
 async def raise_failure(run: Run, job: Job, failure: JobFailure) -> None:
-    """End the turn and raise what was recorded."""
+    """End the turn and raise the recorded failure."""
     await run.ledger.end_turn(job["turn_id"])
     kind: type[SupervisorError] = getattr(errors, failure["kind"], SupervisorError)
     error = kind(failure["message"])
@@ -71,15 +71,15 @@ async def raise_failure(run: Run, job: Job, failure: JobFailure) -> None:
 
 
 def failure_of_status(response_id: str, body: Mapping[str, Any], delivered: int) -> JobError | None:
-    """The error that a terminal response stands for, or ``None`` if it brought an answer.
+    """The error of a terminal response; ``None`` if it has an answer.
 
     Args:
         response_id: Id of the job.
         body: The response.
-        delivered: How many output items it brought.
+        delivered: How many output items it has delivered.
     """
     status = str(body.get("status") or "completed")
-    said = _said(body.get("error"))
+    said = _error_text(body.get("error"))
     details: dict[str, Any] = {"response_id": response_id, "status": status}
     kept = "What it delivered before is in the thread. " if delivered else ""
     again = "Send the message again to start a new job."
@@ -103,7 +103,7 @@ def failure_of_status(response_id: str, body: Mapping[str, Any], delivered: int)
     return None
 
 
-def _said(error: object) -> str:
+def _error_text(error: object) -> str:
     if not error:
         return ""
     if isinstance(error, Mapping):
@@ -116,7 +116,7 @@ def _said(error: object) -> str:
 
 
 async def start_next_round(run: Run, job: Job, messages: Sequence[Any]) -> dict[str, Any]:
-    """The state update that starts the turn's next round, a submission of its own in the ledger."""
+    """The state update that starts the turn's next round: another submission."""
     if job["round"] + 1 < run.settings.max_rounds:
         following: Job = {**job, "round": job["round"] + 1, "response_id": None, "status": "new"}
         return {"messages": list(messages), "job": following}

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from langchain_core.runnables import RunnableConfig
 
-from databricks_supervisor.entry.sync import both_faces, run_sync
+from databricks_supervisor.entry.sync import run_sync, sync_and_async
 from tests.support.scene import CONFIG, scene
 
 
@@ -238,7 +238,7 @@ async def test_a_node_has_two_faces() -> None:
     async def node(state: dict[str, int], config: RunnableConfig) -> dict[str, Any]:
         return {"n": state["n"] + 1, "thread": threading.current_thread()}
 
-    both = both_faces("node", node)
+    both = sync_and_async("node", node)
     assert both.get_name() == "node"
     here = await both.ainvoke({"n": 1})
     there = await asyncio.to_thread(both.invoke, {"n": 1})

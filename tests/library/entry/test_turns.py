@@ -9,7 +9,7 @@ import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
 from databricks_supervisor.entry.inputs import CallerInput, read_input
-from databricks_supervisor.entry.turns import Busy, IncomingQuestion, TurnMatch, find_or_open_turn, first_job
+from databricks_supervisor.entry.turns import Busy, IncomingQuestion, TurnMatch, find_or_open_turn, new_job
 from databricks_supervisor.errors import InvalidInputError, ThreadMovedError, TurnMismatchError
 from databricks_supervisor.items.history import question_digest
 from databricks_supervisor.ledger import EffectKey, Ledger, MemoryLedger, NewTurn, Turn
@@ -65,7 +65,7 @@ async def enter(ledger: Ledger, where: Place, asked: CallerInput) -> TurnMatch:
 
 
 def job_of(turn: Turn, *, ended: bool = False) -> Job:
-    return {**first_job(turn.turn_id, []), "ended": ended}
+    return {**new_job(turn.turn_id, []), "ended": ended}
 
 
 async def opened(ledger: MemoryLedger, where: Place = TOP, asked: CallerInput | None = None) -> TurnMatch:

@@ -16,6 +16,7 @@ from databricks_supervisor.polling import (
     SHORTEST_S,
     PollMoment,
     RateBudget,
+    Retry,
     coalesced,
     next_delay,
     retry_delay,
@@ -259,3 +260,28 @@ def test_those_who_wait_with_fewer_others_still_meet_some(
 ) -> None:
     fewer, more = sorted((one, other))
     assert coalesced(delay, now, fewer) <= coalesced(delay, now, more) + 1e-9
+
+
+# ---- retries
+
+
+def test_failures_in_a_row_wait_longer_each_time_until_something_succeeds() -> None:
+    retry = Retry(random=lambda: 0.5)
+    assert [retry.failed(now) for now in (10.0, 10.5, 11.5)] == [0.5, 1.0, 2.0]
+    assert (retry.failures, retry.waited_s, retry.failing_for_s(15.0)) == (3, 3.5, 5.0)
+    retry.succeeded()
+    assert (retry.failures, retry.waited_s, retry.failing_for_s(20.0)) == (0, 0.0, 0.0)
+    assert retry.failed(20.0) == 0.5
+
+
+def test_a_service_that_says_how_long_to_wait_is_obeyed() -> None:
+    assert Retry(random=lambda: 0.5).failed(0.0, 7.0) == 7.0
+
+
+def test_a_login_is_refreshed_once_until_something_succeeds() -> None:
+    retry = Retry(random=lambda: 0.5)
+    assert [retry.refresh_login() for _ in range(3)] == [True, False, False]
+    retry.failed(0.0)
+    assert not retry.refresh_login()
+    retry.succeeded()
+    assert retry.refresh_login()

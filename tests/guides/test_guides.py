@@ -21,6 +21,7 @@ from tests.support.server_process import ServerProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md"])
+PAGES_WITHOUT_EXAMPLES = {"docs/architecture.md", "docs/langgraph.md", "docs/wire.md"}
 BEST = "had the highest revenue"
 
 Run = Callable[..., str]
@@ -187,7 +188,7 @@ def test_tracing(run: Run, service: LocalSupervisor, tmp_path: Path) -> None:
 
 
 def test_every_guide_has_one_example_and_a_test() -> None:
-    guides = {str(guide.relative_to(ROOT)) for guide in GUIDES}
+    guides = {str(guide.relative_to(ROOT)) for guide in GUIDES} - PAGES_WITHOUT_EXAMPLES
     assert {guide: len(examples(guide)) for guide in guides} == dict.fromkeys(guides, 1)
     assert set(re.findall(r'run\("([^"]+)"', Path(__file__).read_text())) == guides
 

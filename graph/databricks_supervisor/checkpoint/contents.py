@@ -5,7 +5,7 @@ Rows are immutable: storing one again changes nothing, and concurrent writers ca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from sqlalchemy import Column, Connection, LargeBinary, MetaData, Table, Text, delete, inspect, select
@@ -35,14 +35,13 @@ _of_thread = contents.c.thread
 
 
 class ContentStore:
-    """Contents of threads, in a database. Most methods return a function for :meth:`Database.run`.
+    """Contents of threads, in a database.
 
     Args:
         database: The database; the table is created at first use.
     """
 
     def __init__(self, database: Database) -> None:
-        self.database = database
         self._is_set_up = False
         self._recent = _Cache()
         self._insert = postgresql.insert if database.spec.dialect == "postgresql" else sqlite.insert
@@ -54,48 +53,47 @@ class ContentStore:
                 metadata.create_all(connection)
         self._is_set_up = True
 
-    def put(self, thread: str, new: Mapping[bytes, Content]) -> Callable[[Connection], None]:
-        """Store the contents that are missing. (Never cached: another process may delete the thread.)"""
+    def _ensure_table(self, connection: Connection) -> None:
+        if not self._is_set_up:
+            self.set_up(connection)
 
-        def work(connection: Connection) -> None:
-            known = connection.execute(select(contents.c.digest).where(_of_thread == thread)).scalars().all()
-            # Sorted, so that two writers of the same rows cannot deadlock.
-            rows = [
-                {"thread": thread, "digest": digest, "type": new[digest][0], "content": new[digest][1]}
-                for digest in sorted(new.keys() - set(known))
-            ]
-            for batch in _in_batches(rows):
-                connection.execute(self._insert(contents).values(batch).on_conflict_do_nothing())
-            self._recent.add(thread, new)
-
-        return self._with_table(work)
+    def put(self, connection: Connection, thread: str, new: Mapping[bytes, Content]) -> None:
+        """Store the contents that are missing. (Never from the cache: another process may delete the thread.)"""
+        self._ensure_table(connection)
+        known = connection.execute(select(contents.c.digest).where(_of_thread == thread)).scalars().all()
+        # Sorted, so that two writers of the same rows cannot deadlock.
+        rows = [
+            {"thread": thread, "digest": digest, "type": new[digest][0], "content": new[digest][1]}
+            for digest in sorted(new.keys() - set(known))
+        ]
+        for batch in _in_batches(rows):
+            connection.execute(self._insert(contents).values(batch).on_conflict_do_nothing())
+        self._recent.add(thread, new)
 
     def get(
-        self, thread: str, pages: Collection[bytes], digests: Collection[bytes]
-    ) -> Callable[[Connection], dict[bytes, Content]]:
+        self, connection: Connection, thread: str, pages: Collection[bytes], digests: Collection[bytes]
+    ) -> dict[bytes, Content]:
         """Read pages, the contents that they refer to, and other contents; missing ones are left out.
 
         Args:
+            connection: A connection in autocommit.
             thread: Id of the thread.
             pages: Digests of pages.
             digests: Digests of other contents.
         """
+        self._ensure_table(connection)
+        found = self._fetch(connection, thread, pages)
+        return found | self._fetch(connection, thread, _in_pages(found).union(digests))
 
-        def fetch(connection: Connection, wanted: Collection[bytes]) -> dict[bytes, Content]:
-            found = self._recent.get(thread, wanted)
-            for batch in _in_batches([digest for digest in wanted if digest not in found]):
-                query = select(contents.c.digest, contents.c.type, contents.c.content).where(
-                    _of_thread == thread, contents.c.digest.in_(batch)
-                )
-                found |= {digest: (kind, content) for digest, kind, content in connection.execute(query)}
-            self._recent.add(thread, found)
-            return found
-
-        def work(connection: Connection) -> dict[bytes, Content]:
-            found = fetch(connection, pages)
-            return found | fetch(connection, _in_pages(found).union(digests))
-
-        return self._with_table(work)
+    def _fetch(self, connection: Connection, thread: str, wanted: Collection[bytes]) -> dict[bytes, Content]:
+        found = self._recent.get(thread, wanted)
+        for batch in _in_batches([digest for digest in wanted if digest not in found]):
+            query = select(contents.c.digest, contents.c.type, contents.c.content).where(
+                _of_thread == thread, contents.c.digest.in_(batch)
+            )
+            found |= {digest: (kind, content) for digest, kind, content in connection.execute(query)}
+        self._recent.add(thread, found)
+        return found
 
     def recall(
         self, thread: str, pages: Collection[bytes], digests: Collection[bytes]
@@ -108,22 +106,11 @@ class ContentStore:
         more = self._recent.get(thread, wanted)
         return found | more if len(more) == len(wanted) else None
 
-    def delete(self, thread: str) -> Callable[[Connection], None]:
+    def delete(self, connection: Connection, thread: str) -> None:
         """Delete all contents of a thread."""
-
-        def work(connection: Connection) -> None:
-            connection.execute(delete(contents).where(_of_thread == thread))
-            self._recent = _Cache()
-
-        return self._with_table(work)
-
-    def _with_table(self, work: Callable[[Connection], T]) -> Callable[[Connection], T]:
-        def with_table(connection: Connection) -> T:
-            if not self._is_set_up:
-                self.set_up(connection)
-            return work(connection)
-
-        return with_table
+        self._ensure_table(connection)
+        connection.execute(delete(contents).where(_of_thread == thread))
+        self._recent = _Cache()
 
 
 class _Cache:

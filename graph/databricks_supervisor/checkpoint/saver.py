@@ -38,8 +38,6 @@ from .references import (
 )
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
     from ..ledger.sql import SqlLedger
 
 
@@ -146,7 +144,7 @@ class DeduplicatingSaver(BaseCheckpointSaver[Any]):
         packer = Packer(self.serde)
         checkpoint = _packed(checkpoint, packer)
         if packer.contents:
-            self._run_sync(self._store.put(_thread(config), packer.contents))
+            self._run_sync(self._store.put, _thread(config), packer.contents)
         return self.inner.put(config, checkpoint, metadata, new_versions)
 
     async def aput(
@@ -160,7 +158,7 @@ class DeduplicatingSaver(BaseCheckpointSaver[Any]):
         packer = Packer(self.serde)
         checkpoint = _packed(checkpoint, packer)
         if packer.contents:
-            await self._run(self._store.put(_thread(config), packer.contents))
+            await self._run(self._store.put, _thread(config), packer.contents)
         return await self.inner.aput(config, checkpoint, metadata, new_versions)
 
     def put_writes(
@@ -174,7 +172,7 @@ class DeduplicatingSaver(BaseCheckpointSaver[Any]):
         packer = Packer(self.serde)
         writes = [(channel, packer.pack(value)) for channel, value in writes]
         if packer.contents:
-            self._run_sync(self._store.put(_thread(config), packer.contents))
+            self._run_sync(self._store.put, _thread(config), packer.contents)
         self.inner.put_writes(config, writes, task_id, task_path)
 
     async def aput_writes(
@@ -184,7 +182,7 @@ class DeduplicatingSaver(BaseCheckpointSaver[Any]):
         packer = Packer(self.serde)
         writes = [(channel, packer.pack(value)) for channel, value in writes]
         if packer.contents:
-            await self._run(self._store.put(_thread(config), packer.contents))
+            await self._run(self._store.put, _thread(config), packer.contents)
         await self.inner.aput_writes(config, writes, task_id, task_path)
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
@@ -246,12 +244,12 @@ class DeduplicatingSaver(BaseCheckpointSaver[Any]):
     def delete_thread(self, thread_id: str) -> None:
         """Delete a thread's checkpoints, and its messages."""
         self.inner.delete_thread(thread_id)
-        self._run_sync(self._store.delete(str(thread_id)))
+        self._run_sync(self._store.delete, str(thread_id))
 
     async def adelete_thread(self, thread_id: str) -> None:
         """As :meth:`delete_thread`."""
         await self.inner.adelete_thread(thread_id)
-        await self._run(self._store.delete(str(thread_id)))
+        await self._run(self._store.delete, str(thread_id))
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """As the inner saver's; ``"delete"`` works even if that one has no ``prune``.
@@ -285,22 +283,22 @@ class DeduplicatingSaver(BaseCheckpointSaver[Any]):
         wanted = references(value)
         contents = self._store.recall(thread, *wanted)
         if contents is None:
-            contents = self._run_sync(self._store.get(thread, *wanted))
+            contents = self._run_sync(self._store.get, thread, *wanted)
         return self._load(thread, value, contents)
 
     async def _aunpack(self, thread: str, value: Any) -> Any:
         wanted = references(value)
         contents = self._store.recall(thread, *wanted)
         if contents is None:
-            contents = await self._run(self._store.get(thread, *wanted))
+            contents = await self._run(self._store.get, thread, *wanted)
         return self._load(thread, value, contents)
 
     # All work of the store may be repeated. Checkpointers with a pool wait for a restarting database too.
-    async def _run(self, work: Callable[[Connection], T]) -> T:
-        return await self._database.run(work, patience=_PATIENCE_S)
+    async def _run(self, work: Callable[..., T], *args: Any) -> T:
+        return await self._database.run(lambda connection: work(connection, *args), patience=_PATIENCE_S)
 
-    def _run_sync(self, work: Callable[[Connection], T]) -> T:
-        return self._database.run_sync(work, patience=_PATIENCE_S)
+    def _run_sync(self, work: Callable[..., T], *args: Any) -> T:
+        return self._database.run_sync(lambda connection: work(connection, *args), patience=_PATIENCE_S)
 
     def _load(self, thread: str, value: Any, contents: dict[bytes, Content]) -> Any:
         try:

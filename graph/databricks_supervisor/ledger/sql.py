@@ -21,7 +21,7 @@ from .rows import (
     turn_from_row,
     turn_mismatch,
 )
-from .statements import database_clock, effect_statements, turn_statements
+from .statements import EffectStatements, TurnStatements, database_clock
 from .url import spec_from_psycopg, spec_from_url
 
 T = TypeVar("T")
@@ -91,8 +91,8 @@ class SqlLedger(Ledger):
         self._database = Database(spec)
         self._clock = clock
         now = database_clock(spec.dialect, injected=clock is not None)
-        self._turns = turn_statements(spec.dialect, now)
-        self._effects = effect_statements(spec.dialect, now)
+        self._turns = TurnStatements(spec.dialect, now)
+        self._effects = EffectStatements(spec.dialect, now)
 
     @property
     def database(self) -> Database:

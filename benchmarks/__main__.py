@@ -14,12 +14,12 @@ BENCHMARKS = ("polls", "cadence", "jobs", "ten_thousand", "checkpoints", "server
 
 
 def main() -> int:
-    """Run what was asked for, and say how it went; 1 if a target was missed."""
+    """Run the benchmarks and print the results; 1 if a target was missed."""
     options = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     options.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; default: all")
     names: list[str] = options.parse_args().names
     if unknown := sorted(set(names) - set(BENCHMARKS)):
-        options.error(f"no benchmark is named {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+        options.error(f"no benchmark is named {', '.join(unknown)}; choose from {', '.join(BENCHMARKS)}")
     rows: list[Row] = []
     for name in names or BENCHMARKS:
         began = time.monotonic()

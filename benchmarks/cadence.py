@@ -1,7 +1,7 @@
-"""The ``auto`` cadence against the published one, over a day of jobs, on a simulated clock.
+"""The ``auto`` cadence against the published one, over 20,000 jobs, on a simulated clock.
 
-Durations are drawn log-normally (median 20 s, sigma 1.2) and capped at 30 minutes. A poll takes no time, so
-the lag is that of the cadence alone; the CPU is polls times what ``python -m benchmarks polls`` measures.
+Durations are log-normal (median 20 s, sigma 1.2), at most 30 minutes. A poll takes no time, so the lag comes from the
+cadence alone; CPU is the number of polls times the cost of a poll (``python -m benchmarks polls``).
 """
 
 from __future__ import annotations

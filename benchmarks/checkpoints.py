@@ -1,6 +1,6 @@
-"""What a turn writes on a thread of 500 messages, and what a job writes that is polled more or less often.
+"""Bytes that a turn writes on a thread of 500 messages, and that a job writes, by number of polls and items.
 
-Bytes are those of the rows in the store: checkpoints, their writes and blobs, and the ledger's tables.
+Counted are the rows in the store: checkpoints, their writes and blobs, and the ledger's tables.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ async def _turn(store: Any, *, ours: bool) -> float:
 
 
 async def _job(*, polling: float, items: int) -> float:
-    """KB that a job writes on a thread of its own."""
+    """KB that a job writes on a new thread."""
     config: Any = {"configurable": {"thread_id": "thread"}}
     with serving(items=items, duration_s=JOB_S) as service:
         async with _sqlite(ours=True) as (saver, size):
@@ -103,7 +103,7 @@ class State(TypedDict):
 
 
 def _plain() -> Any:
-    """A graph of so many supersteps whose last one answers, with LangGraph's own ``add_messages``."""
+    """A graph with ``SUPERSTEPS`` supersteps, the last of which answers, with LangGraph's own ``add_messages``."""
 
     def node(step: int) -> Callable[[State], dict[str, Any]]:
         def run(state: State) -> dict[str, Any]:
@@ -146,7 +146,7 @@ async def _sqlite(*, ours: bool) -> AsyncIterator[tuple[Any, Size]]:
 
 @asynccontextmanager
 async def _postgres(*, ours: bool) -> AsyncIterator[tuple[Any, Size]]:
-    """The same on a Postgres of its own."""
+    """The same on a new Postgres server."""
     import psycopg
     from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 

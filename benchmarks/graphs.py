@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def graph_of(service: Service, **settings: Any) -> SupervisorGraph:
-    """A supervisor that asks the service, with the client that it has by default.
+    """A supervisor graph for the service, with the default client.
 
     Args:
-        service: Who is asked.
-        settings: More for ``create_supervisor_graph``.
+        service: The service.
+        settings: More arguments for ``create_supervisor_graph``.
     """
     from databricks_supervisor import create_supervisor_graph
 
@@ -34,7 +34,7 @@ def graph_of(service: Service, **settings: Any) -> SupervisorGraph:
 
 
 def our_client(url: str) -> AsyncOpenAI:
-    """The client that a supervisor has by default, for a workspace at this address."""
+    """The default client of a supervisor, for a workspace at this address."""
     from databricks.sdk.core import Config
 
     from databricks_supervisor.client.pool import workspace_client
@@ -46,11 +46,11 @@ def our_client(url: str) -> AsyncOpenAI:
 async def asking(
     service: Service, folder: Path, **settings: Any
 ) -> AsyncIterator[Callable[[int], Coroutine[Any, Any, Any]]]:
-    """A function that asks a question on the thread of a number, and returns what the thread then holds.
+    """A function that asks a question on the thread with a number, and returns the thread's state.
 
     Args:
-        service: Who is asked.
-        folder: Where the SQLite file is.
+        service: The service.
+        folder: Folder of the SQLite file.
         settings: As for :func:`graph_of`.
     """
     from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver

@@ -1,4 +1,4 @@
-"""A thousand jobs in flight, each polled every two seconds: ours through the compiled graph, on SQLite."""
+"""A thousand running jobs, each polled every two seconds; ours with the compiled graph, on SQLite."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def rows() -> list[Row]:
 
 
 def measure(side: str, port: int, folder: str, jobs: int) -> dict[str, float]:
-    """In a process of its own: share of a core, memory and descriptors while all jobs are in flight."""
+    """In a fresh process: share of a core, memory and descriptors while all jobs are running."""
     return asyncio.run({"ours": _ours, "published": _published}[side](Service(port), Path(folder), jobs))
 
 
@@ -62,10 +62,10 @@ async def _published(service: Service, folder: Path, jobs: int) -> dict[str, flo
 
 
 async def in_flight(service: Service, jobs: int, *, settle_s: float = 3.0) -> None:
-    """Return when every job has been polled and what came with their beginning is over; a new window begins.
+    """Wait until every job has been polled and their start-up work is done; then start a new window.
 
-    What is in flight then is frozen, on both sides alike: a full garbage collection walks through every object
-    of every job, which took a quarter of the CPU of 1,000 jobs and 5 s at a time with 10,000 (README).
+    Freezes all objects, on both sides: a full garbage collection visits every object of every job, which took a
+    quarter of the CPU of 1,000 jobs, and 5 s each time with 10,000 (README).
     """
     while (await asyncio.to_thread(service.stats))["jobs"] < jobs:  # noqa: ASYNC110 - another process
         await asyncio.sleep(1.0)
@@ -75,7 +75,7 @@ async def in_flight(service: Service, jobs: int, *, settle_s: float = 3.0) -> No
 
 
 def freeze() -> None:
-    """Take all that is in memory out of the garbage collections to come."""
+    """Exclude all current objects from future garbage collections."""
     gc.collect()
     gc.freeze()
 

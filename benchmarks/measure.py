@@ -1,4 +1,4 @@
-"""Measuring in a fresh process: what one side costs, and nothing that another side left behind."""
+"""Measures each side in a fresh process, so that neither affects the other."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Row:
     """One line of the table.
 
     Attributes:
-        benchmark: Name of the benchmark that it is from.
+        benchmark: Name of the benchmark.
         what: What was measured.
         unit: Unit of both figures.
         ours: Our figure.
-        target: In words.
-        passed: Whether it was met.
-        published: The published loop's figure, where there is one.
+        target: The target, in words.
+        passed: Whether the target was met.
+        published: The published loop's figure, if there is one.
     """
 
     benchmark: str
@@ -40,7 +40,7 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """Ours for each of the published loop's."""
+        """Our figure divided by the published loop's."""
         return self.ours / self.published if self.published else None
 
     @classmethod
@@ -56,7 +56,7 @@ class Row:
 
 
 class Usage:
-    """CPU time and memory of this process, all threads, since it was made."""
+    """CPU time and memory of this process, all threads, since this object was created."""
 
     def __init__(self) -> None:
         self._cpu, self._wall = _cpu_s(), time.monotonic()
@@ -83,7 +83,7 @@ class Usage:
 
 
 def in_fresh_process(module: str, **arguments: Any) -> dict[str, Any]:
-    """Call ``measure(**arguments)`` of a module in a process of its own; its JSON result.
+    """Call ``measure(**arguments)`` of a module in a fresh process; its JSON result.
 
     Raises:
         subprocess.CalledProcessError: It failed; its traceback is on stderr.
@@ -92,10 +92,10 @@ def in_fresh_process(module: str, **arguments: Any) -> dict[str, Any]:
 
 
 class FreshProcess:
-    """``measure(**arguments)`` of a module, under way in a process of its own.
+    """``measure(**arguments)`` of a module, running in a fresh process.
 
-    Several may get ready side by side, and are measured one after the other: what waits at :func:`ready` goes on
-    when its result is asked for.
+    Several can prepare concurrently and are measured one after the other: :func:`ready` blocks until
+    :meth:`result` is called.
     """
 
     def __init__(self, module: str, **arguments: Any) -> None:
@@ -106,31 +106,31 @@ class FreshProcess:
         )
 
     def wait_ready(self) -> None:
-        """Wait until it is ready, or has failed."""
+        """Wait until the process is ready, or has failed."""
         assert self._process.stdout is not None
         self._process.stdout.readline()
 
     def result(self) -> dict[str, Any]:
-        """Let it go on, and wait for what it found.
+        """Let the process continue, and wait for its result.
 
         Raises:
             subprocess.CalledProcessError: It failed; its traceback is on stderr.
         """
-        said, _ = self._process.communicate("go on\n")
+        output, _ = self._process.communicate("go on\n")
         if self._process.returncode:
             raise subprocess.CalledProcessError(self._process.returncode, self._process.args)
-        result: dict[str, Any] = json.loads(said.splitlines()[-1])
+        result: dict[str, Any] = json.loads(output.splitlines()[-1])
         return result
 
 
 async def ready() -> None:
-    """Say so, and wait until this process's result is asked for."""
+    """Report that this process is ready, and wait until its result is requested."""
     print("ready", flush=True)  # noqa: T201
     await asyncio.to_thread(sys.stdin.readline)
 
 
 def finish(result: dict[str, Any]) -> NoReturn:
-    """End the process with its result: what is in flight is neither waited for nor cancelled."""
+    """Print the result and exit at once, without waiting for running tasks or cancelling them."""
     print(json.dumps(result), flush=True)  # noqa: T201
     os._exit(0)
 

@@ -1,4 +1,4 @@
-"""What one poll costs: one after the other, of a job where nothing changes."""
+"""The cost of one poll: sequential polls of a job that does not change."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def rows() -> list[Row]:
 
 @functools.cache
 def cost_ms(side: str, items: int) -> float:
-    """CPU of a poll in milliseconds, with a body of so many items; measured once in a run."""
+    """CPU time of a poll in milliseconds, by the number of items in the body; measured once per run."""
     with serving(items=items) as service:
         cost: float = in_fresh_process(__name__, side=side, url=service.url)["ms"]
     return cost
 
 
 def measure(side: str, url: str) -> dict[str, float]:
-    """In a process of its own: CPU of one poll, in milliseconds."""
+    """In a fresh process: CPU time of one poll, in milliseconds."""
     polls = POLLS[side]
 
     async def run() -> float:

@@ -1,7 +1,7 @@
-"""Where the time of a thousand jobs goes: ``python -m benchmarks.profile_jobs``.
+"""Profile of a thousand jobs: ``python -m benchmarks.profile_jobs``.
 
-``cProfile`` over ten seconds in which all are in flight, summed by layer; waiting for something to happen is
-left out. What it measures is slower than it is without it: read the shares.
+Runs ``cProfile`` for ten seconds while all jobs are running, and sums up by layer, without waiting. The profiler
+slows everything down: only the shares are meaningful.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LAYERS = (
 
 
 async def main() -> None:
-    """Profile, and print the layers and the functions that take most."""
+    """Profile, and print the layers and the functions with the largest shares."""
     profile = cProfile.Profile()
     with serving() as service, tempfile.TemporaryDirectory() as folder:
         async with asking(service, Path(folder), polling=2.0) as ask:

@@ -1,4 +1,4 @@
-"""The published loop: what there is to beat, written anew from its description.
+"""The published loop, the baseline of the benchmarks, rewritten from its description.
 
 One client per job, one second, then ``responses.retrieve`` every two seconds until the job has ended.
 """
@@ -24,7 +24,7 @@ def client_of(url: str) -> AsyncDatabricksOpenAI:
 
 
 async def run_job(client: AsyncDatabricksOpenAI, question: str) -> list[dict[str, Any]]:
-    """Submit a question and follow its job; the items that were new."""
+    """Submit a question and poll its job until it ends; its output items."""
     response = await client.responses.create(
         model="databricks-claude-sonnet-4-5",
         input=[{"role": "user", "content": question}],

@@ -1,4 +1,4 @@
-"""The published server, as its template puts it together: what its start costs."""
+"""The published server, built as in its template, to measure its start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The result of a run: one table, the same as JSON, and a chart."""
+"""The results of a run, as a table, as JSON and as a chart."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def _chart(rows: Sequence[Row], path: Path) -> None:
     axes.barh(places, [1.0] * len(rows), color="#d9d9d9", label="published loop")
     axes.barh(places, ratios, color="#ff3621", height=0.5, label="this project")
     for place, row, ratio in zip(places, rows, ratios, strict=True):
-        said = f"{row.ours:.3g} of {row.published:.4g} {row.unit}"
-        axes.text(max(1.0, ratio) + 0.02, place, said, va="center", fontsize=8)
+        label = f"{row.ours:.3g} of {row.published:.4g} {row.unit}"
+        axes.text(max(1.0, ratio) + 0.02, place, label, va="center", fontsize=8)
     axes.set_yticks(places, [row.what for row in rows], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlim(0, max(1.0, *ratios) + 0.5)

@@ -1,4 +1,4 @@
-"""The agent server: its start, its return after a kill, a long answer, and many streams at once."""
+"""The agent server: its start, its recovery after a kill, a long answer, and many concurrent streams."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def rows() -> list[Row]:
     """All of the server's figures."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
-        return [*_starts(path / "starts"), *_returns(path / "returns"), *_answers(path / "answers")]
+        return [*_starts(path / "starts"), *_recovery(path / "returns"), *_answers(path / "answers")]
 
 
 def _starts(folder: Path) -> list[Row]:
-    """Process start to healthy, in turns, so that both sides meet the same machine."""
+    """Process start to healthy, alternating, so that both sides have the same conditions."""
     ours, published = [], []
     with LocalSupervisor(folder / "service") as service:
         for number in range(STARTS):
@@ -73,8 +73,8 @@ def _published_start(folder: Path) -> float:
         process.wait()
 
 
-def _returns(folder: Path) -> list[Row]:
-    """A server is killed while a job runs: its own return, and another replica's."""
+def _recovery(folder: Path) -> list[Row]:
+    """A server is killed while a job runs: recovery by a restart, and by another replica."""
     with (
         PostgresServer() as postgres,
         postgres.database() as state_url,
@@ -110,7 +110,7 @@ def _returns(folder: Path) -> list[Row]:
 
 
 def _answers(folder: Path) -> list[Row]:
-    """A long answer, and `/health` while many are streamed."""
+    """A long answer, and `/health` during many streams."""
     with (
         LocalSupervisor(folder / "service") as service,
         ServerProcess(folder / "server", service=service.url) as server,
@@ -133,7 +133,7 @@ def _answers(folder: Path) -> list[Row]:
 
 
 async def _health_under_streams(url: str) -> float:
-    """99th percentile of `/health`, in seconds, while jobs that bring items are streamed."""
+    """99th percentile of `/health`, in seconds, while jobs with new items are streamed."""
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(trust_env=False, timeout=120, limits=limits) as http:
 
@@ -212,5 +212,5 @@ def _until(true: Callable[[], bool], within_s: float = 120.0) -> None:
         with contextlib.suppress(httpx.TransportError):
             if true():
                 return
-        assert time.monotonic() < deadline, "it never came"
+        assert time.monotonic() < deadline, f"not true within {within_s:g} s"
         time.sleep(0.01)

@@ -1,10 +1,10 @@
-"""A service that speaks the contract and costs next to nothing, as a process of its own.
+"""A service with the contract's routes and minimal cost, in a separate process.
 
-One callback an exchange, bodies made ahead, no framework: one core serves about 20,000 polls a second, so
-that it is never what is measured (``python -m benchmarks service`` says so each time it runs).
+One callback per exchange, prepared bodies, no framework: one core serves about 20,000 polls a second, so the service
+is not the bottleneck (``python -m benchmarks jobs`` prints its share of a core).
 
-A job is in progress until its duration is over; its id has the number and the time at which it was created:
-the service keeps nothing of a job but when it was polled last.
+A job is in progress until its duration has passed. Its id contains its number and creation time: the service stores
+only the time of a job's last poll.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Service:
         return f"{self.url}/ai-gateway/mlflow/v1"
 
     def stats(self) -> dict[str, Any]:
-        """What it has seen: see :meth:`_Served.stats`. Asking begins a new window."""
+        """Its counters: see :meth:`_State.stats`. Each call starts a new window."""
         with urlopen(f"{self.url}/stats", timeout=30) as answer:
             stats: dict[str, Any] = json.load(answer)
         return stats
@@ -90,8 +90,8 @@ def body(response_id: str, status: str, items: int) -> bytes:
     return json.dumps(response).encode()
 
 
-class _Served:
-    """What the service knows, shared by its connections."""
+class _State:
+    """State of the service, shared by its connections."""
 
     _ID = "resp_0000000_000000000000"
 
@@ -114,18 +114,18 @@ class _Served:
     def _around(self, answer: bytes) -> tuple[bytes, bytes]:
         head, tail = answer.split(self._ID.encode(), 1)
         length = len(answer)
-        said = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
-        return said.encode() + head, tail
+        headers = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+        return headers.encode() + head, tail
 
     def create(self) -> bytes:
-        """Answer of a POST: a new job."""
+        """Response to a POST: a new job."""
         self.created += 1
         age_ms = int((time.monotonic() - self._began) * 1000)
         head, tail = self._running
         return head + f"resp_{self.created:07}_{age_ms:012}".encode() + tail
 
     def retrieve(self, response_id: bytes) -> bytes:
-        """Answer of a GET."""
+        """Response to a GET."""
         now = time.monotonic()
         last = self._polled.get(response_id)
         if last is not None:
@@ -138,7 +138,7 @@ class _Served:
         return head + response_id + tail
 
     def stats(self) -> bytes:
-        """``polls`` and jobs ``seen`` since the last time, ``cpu`` in cores, ``intervals`` of a job's polls."""
+        """``polls`` and jobs ``seen`` in this window, ``cpu`` in cores, ``intervals`` between polls of a job."""
         wall, cpu = self._window
         seconds = time.monotonic() - wall
         answer = {
@@ -157,7 +157,7 @@ class _Served:
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, served: _Served) -> None:
+    def __init__(self, served: _State) -> None:
         self._served = served
         self._read = b""
 
@@ -196,11 +196,11 @@ class _Connection(asyncio.Protocol):
 
 @contextlib.contextmanager
 def serving(*, items: int = SMALL_ITEMS, duration_s: float = _FOREVER) -> Iterator[Service]:
-    """Serve in a process of its own while the block runs.
+    """Serve in a separate process while the block runs.
 
     Args:
-        items: Output items of each answer.
-        duration_s: How long a job is in progress, in seconds.
+        items: Number of output items in each response.
+        duration_s: Duration of a job, in seconds.
     """
     command = [sys.executable, "-m", "benchmarks.service", f"--items={items}", f"--duration={duration_s}"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -213,11 +213,11 @@ def serving(*, items: int = SMALL_ITEMS, duration_s: float = _FOREVER) -> Iterat
 
 
 async def _serve(items: int, duration_s: float) -> None:
-    served = _Served(items, duration_s)
+    served = _State(items, duration_s)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: _Connection(served), "127.0.0.1", 0, backlog=4096)
     print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201
-    await asyncio.to_thread(sys.stdin.read)  # Until whoever started it is gone.
+    await asyncio.to_thread(sys.stdin.read)  # Ends when the parent process ends.
     server.close()
 
 

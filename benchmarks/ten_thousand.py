@@ -1,4 +1,4 @@
-"""Ten thousand jobs in flight in one process, each polled every ten seconds, through the compiled graph."""
+"""Ten thousand running jobs in one process, each polled every ten seconds, with the compiled graph."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ CADENCE_S = 10.0
 SETTLE_S = 5.0
 WINDOW_S = 15.0
 FREEZE_EACH = 1000
-"""Jobs after which what is in flight is taken out of garbage collections (README)."""
+"""Number of submitted jobs after which all objects are excluded from garbage collections (README)."""
 AT_ONCE = 64
-"""Questions that are being submitted at any time: a storm of them would only wait for the database."""
+"""Concurrent submissions: more would only wait for the database."""
 
 
 def rows() -> list[Row]:
-    """Whether all are polled on time, and what that takes."""
+    """Whether all jobs are polled on time, and the cost."""
     with serving() as service, tempfile.TemporaryDirectory() as folder:
         found = in_fresh_process(__name__, port=service.port, folder=folder, jobs=JOBS)
     name = f"{JOBS:,} jobs, every 10 s"
@@ -41,12 +41,12 @@ def rows() -> list[Row]:
 
 
 def measure(port: int, folder: str, jobs: int) -> dict[str, float]:
-    """In a process of its own: lateness, CPU and memory while all are in flight."""
+    """In a fresh process: lateness, CPU and memory while all jobs are running."""
     return asyncio.run(_measure(Service(port), Path(folder), jobs))
 
 
 class _Cadence:
-    """Every ten seconds, from when all jobs are there: polls of the first would slow down the last to come."""
+    """Polls every ten seconds, once all jobs are submitted: earlier polls would slow down the submissions."""
 
     def __init__(self, jobs: int) -> None:
         self._jobs = jobs

@@ -1,1 +1,1 @@
-"""A local stand-in of the remote Supervisor API: the same contract over HTTP, as a process of its own."""
+"""A local substitute for the remote Supervisor API: the same contract over HTTP, in a separate process."""

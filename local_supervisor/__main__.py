@@ -17,12 +17,14 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8787, help="0 takes a free one (default: %(default)s)")
     parser.add_argument("--data", type=Path, default=Path(".supervisor/local"), help="directory of the jobs")
     parser.add_argument("--behaviour", type=json.loads, default={}, help="default behaviour, as JSON")
-    parser.add_argument("--token", help="the bearer token to ask for (default: any)")
-    parser.add_argument("--port-file", type=Path, help='file that gets "PORT PID" once the server is ready')
+    parser.add_argument("--token", help="the only accepted bearer token (default: any token)")
+    parser.add_argument("--port-file", type=Path, help='file to write "PORT PID" to once the server is ready')
     parser.add_argument(
-        "--parent", type=int, help="end as soon as the process with this id is not the parent"
+        "--parent", type=int, help="exit when the process with this id is no longer the parent"
     )
-    parser.add_argument("--idle-exit", type=float, help="end after so many seconds without request and job")
+    parser.add_argument(
+        "--idle-exit", type=float, help="exit after this many seconds without requests and running jobs"
+    )
     given = parser.parse_args()
     try:
         serve(

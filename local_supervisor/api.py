@@ -16,11 +16,11 @@ from . import conversation as conversations
 from .behaviour import Behaviour, choose
 from .connection import DroppedConnection
 from .errors import ApiError, error_for
-from .faults import error_response, garbage_response, label, suffer
+from .faults import error_response, fault_response, garbage_response, label
 from .ids import IdFactory, new_response_id
 from .jobs import Job, JobStore, now
-from .plan import draw_up
-from .script import TERMINAL, write
+from .plan import plan_output
+from .script import TERMINAL, write_script
 from .validate import check_request
 
 
@@ -29,9 +29,9 @@ class Api:
 
     Args:
         store: Jobs and counters.
-        default_behaviour: Gives the behaviour's fields that hold where a request says nothing.
-        token: The bearer token that is asked for; None accepts any.
-        on_tool_runs: Called when a job was created that has tools to run.
+        default_behaviour: Returns the behaviour's fields for everything that a request does not set.
+        token: The only accepted bearer token; None accepts any.
+        on_tool_runs: Called when a new job has tools to run.
     """
 
     def __init__(
@@ -53,14 +53,14 @@ class Api:
         body = await _json(request)
         conversation = conversations.read(body)
         behaviour = choose(self._default_behaviour(), conversation.directive, conversation.round)
-        if not body.get("background"):  # nobody polls in the foreground
+        if not body.get("background"):  # there are no polls in the foreground
             behaviour = behaviour.model_copy(update={"polls_to_finish": None})
         fault = self._next_create_fault(behaviour, conversation.raw_question, conversation.round)
         await asyncio.sleep(behaviour.accept_delay_s)
         if behaviour.drop_create == "before":
             return DroppedConnection()
         if fault is not None and not behaviour.create_errors_accept:
-            return await suffer(fault, behaviour.retry_after)
+            return await fault_response(fault, behaviour.retry_after)
         check_request(body, behaviour.lenient)
         key = request.headers.get("idempotency-key")
         job = self._store.by_idempotency_key(key) if key and behaviour.honour_idempotency_key else None
@@ -70,20 +70,20 @@ class Api:
             )
         await asyncio.sleep(behaviour.answer_delay_s)
         if behaviour.answer_delay_s and await request.is_disconnected():
-            self._store.ended_with(job, "left")
+            self._store.set_connection(job, "left")
             return DroppedConnection()
         if behaviour.drop_create == "after":
-            self._store.ended_with(job, "dropped")
+            self._store.set_connection(job, "dropped")
             return DroppedConnection()
         if fault is not None:
-            self._store.ended_with(job, label(fault))
-            return await suffer(fault, behaviour.retry_after)
+            self._store.set_connection(job, label(fault))
+            return await fault_response(fault, behaviour.retry_after)
         if behaviour.garbage_create:
-            self._store.ended_with(job, "garbage")
+            self._store.set_connection(job, "garbage")
             return garbage_response()
         if not body.get("background"):
-            await _end_of(job)
-        self._store.ended_with(job, "answered")
+            await _wait_for_end(job)
+        self._store.set_connection(job, "answered")
         return _answer(job)
 
     async def retrieve(self, request: Request) -> Response:
@@ -91,7 +91,7 @@ class Api:
         self._authorize(request)
         job = self._job(request)
         behaviour = job.behaviour
-        self._store.polled(job)
+        self._store.count_poll(job)
         poll = job.polls
         delay = behaviour.retrieve_delay_s + (behaviour.first_retrieve_delay_s if poll == 1 else 0.0)
         if delay:
@@ -100,9 +100,9 @@ class Api:
             raise _not_found(job.id)
         nth = poll - behaviour.not_found_first
         if nth <= len(behaviour.retrieve_errors):
-            return await suffer(behaviour.retrieve_errors[nth - 1], behaviour.retry_after)
+            return await fault_response(behaviour.retrieve_errors[nth - 1], behaviour.retry_after)
         if behaviour.retrieve_error_forever is not None:
-            return await suffer(behaviour.retrieve_error_forever, behaviour.retry_after)
+            return await fault_response(behaviour.retrieve_error_forever, behaviour.retry_after)
         return _answer(job)
 
     async def cancel(self, request: Request) -> Response:
@@ -110,13 +110,13 @@ class Api:
         self._authorize(request)
         job = self._job(request)
         if job.behaviour.cancel != "supported":
-            return await suffer(job.behaviour.cancel, job.behaviour.retry_after)
+            return await fault_response(job.behaviour.cancel, job.behaviour.retry_after)
         if job.status(now()) not in TERMINAL:
             self._store.cancel(job, job.elapsed(now()))
         return _answer(job)
 
     def _authorize(self, request: Request) -> str:
-        """Check the bearer token and return a digest of it, which is all that is ever kept."""
+        """Check the bearer token and return a digest of it. The token itself is never stored."""
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         token = token.strip()
         if scheme.lower() != "bearer" or not token or token.startswith("wrong"):
@@ -157,7 +157,7 @@ class Api:
     ) -> Job:
         job_id = new_response_id(behaviour.long_ids)
         ids = IdFactory(job_id, conversation.round, behaviour.long_ids, behaviour.long_call_ids)
-        plan = draw_up(conversation, behaviour, body.get("tools") or [], ids)
+        plan = plan_output(conversation, behaviour, body.get("tools") or [], ids)
         read, written = len(json.dumps(body)) // 4, len(json.dumps(plan.items)) // 4
         usage = {"input_tokens": read, "output_tokens": written, "total_tokens": read + written}
         job = Job(
@@ -171,7 +171,7 @@ class Api:
             traceparent=traceparent,
             behaviour=behaviour,
             request=body,
-            script=write(plan.items, behaviour, plan.echoed, usage, plan.waits_at),
+            script=write_script(plan.items, behaviour, plan.echoed, usage, plan.waits_at),
         )
         self._store.add(job, plan.runs)
         if plan.runs:
@@ -179,8 +179,8 @@ class Api:
         return job
 
 
-async def _end_of(job: Job) -> None:
-    """Wait as long as a caller in the foreground does: for the clock and the tools of the script."""
+async def _wait_for_end(job: Job) -> None:
+    """Wait for the end of the script and for its tools, at most 30 s for these."""
     await asyncio.sleep(max(0.0, job.created_at + job.script.end - now()))
     for _ in range(600):
         if job.script.waits_at is None:
@@ -203,7 +203,7 @@ async def _json(request: Request) -> dict[str, Any]:
 
 
 def _answer(job: Job) -> Response:
-    """The response object; rendered once for each moment at which it changes."""
+    """The response object, rendered once for each time at which it changes."""
     elapsed = job.elapsed(now())
     moment = bisect.bisect_right(job.script.moments, elapsed)
     if (body := job.bodies.get(moment)) is None:
@@ -236,7 +236,7 @@ def _response(job: Job, elapsed: float) -> dict[str, Any]:
 
 
 def on_api_error(_: Request, error: Exception) -> Response:
-    """Any `ApiError` as an HTTP answer."""
+    """An `ApiError` as an HTTP response."""
     if not isinstance(error, ApiError):
         return JSONResponse({"message": "Internal error."}, status_code=500)
     return error_response(error)

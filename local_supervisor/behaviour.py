@@ -1,4 +1,4 @@
-"""What the service does for one request, its nasty sides included, and how a request chooses it."""
+"""Behaviours: how the service treats one request, including faults, and how a request selects one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CLOSING = "]]"
 
 
 class CallSpec(BaseModel):
-    """A tool call that the job ends with: an approval request or a client-side function call."""
+    """A tool call at the end of a job: an approval request or a client-side function call."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -29,52 +29,52 @@ class CallSpec(BaseModel):
 
 
 class Behaviour(BaseModel):
-    """Every field has a harmless default. README.md has the same table with an example for each.
+    """Options of the service for one request. README.md has the same list with examples.
 
     Attributes:
         accept_delay_s: Seconds before the job exists.
-        answer_delay_s: Seconds between the job's creation and the answer to the POST.
-        drop_create: Cuts the connection of every such POST, "before" or "after" the job was created.
-        create_errors: Faults, one for each POST with this question, in place of accepting it.
-        create_errors_accept: The POSTs with a fault are accepted all the same.
+        answer_delay_s: Seconds between the job's creation and the response to the POST.
+        drop_create: Drops the connection of every such POST, "before" or "after" the job was created.
+        create_errors: Faults, one for each POST with this question, instead of accepting it.
+        create_errors_accept: The POSTs with a fault create a job too.
         create_error_forever: One fault for every POST.
-        garbage_create: The job is created, the answer is a 200 whose body is not JSON.
+        garbage_create: The job is created; the response is a 200 whose body is not JSON.
         retry_after: Seconds, in the header of every 429 and 503.
         initial_status: Status until the work begins.
-        instant: Terminal in the very answer to the POST.
-        honour_idempotency_key: The same `Idempotency-Key` gets the same job.
-        lenient: Accepts nulls, unknown keys and dangling calls in the input.
+        instant: The response to the POST is already terminal.
+        honour_idempotency_key: The same `Idempotency-Key` returns the same job.
+        lenient: Accepts nulls, unknown keys and calls without an output in the input.
 
         duration_s: Seconds until the job ends (default: by the number of items, 7 at most).
         speed: Divides the duration.
         polls_to_finish: The job advances by the number of retrieves, not by the clock.
-        first_retrieve_delay_s: Seconds before the answer to the first GET.
-        retrieve_delay_s: Seconds before the answer to every GET.
+        first_retrieve_delay_s: Seconds before the response to the first GET.
+        retrieve_delay_s: Seconds before the response to every GET.
 
-        echo: How the output repeats the history of the input at its head.
+        echo: How the output repeats the history of the input at its beginning.
         long_ids: Length of response and item ids.
         long_call_ids: Length of call ids.
-        unfinished: Items pass through an unfinished phase, without an id.
+        unfinished: Items have an unfinished phase, without an id.
         out_of_order: A later item is complete while an earlier one is unfinished.
-        null_output: `null` in place of an empty output.
+        null_output: `null` instead of an empty output.
         final_item_without_id: The last item never gets an id.
         last_item_unfinished: The last item stays in progress.
-        unknown_items: So many items of a type that nobody knows.
+        unknown_items: Number of items of an unknown type.
 
-        final_status: Any string; one that is not terminal lasts for ever.
+        final_status: Any string; a status that is not terminal lasts for ever.
         error: The response's error, with a `final_status` other than "completed".
-        error_in_completed: The error comes with "completed" too.
+        error_in_completed: Sends the error with "completed" too.
         incomplete_details: As in the response.
 
         retrieve_errors: Faults, one for each GET of the job.
         retrieve_error_forever: One fault for every GET.
-        not_found_first: So many first GETs are a 404.
+        not_found_first: Number of first GETs with a 404.
         expires_after_s: 404 once the job is that old.
-        cancel: "supported", or the fault that answers it.
+        cancel: "supported", or the fault for a cancel.
 
-        items: The output items, in place of the demonstration.
+        items: The output items, instead of the demonstration.
         reply: Text of a message, after `items`.
-        reply_words: A message of so many words.
+        reply_words: Number of words of a message.
         approvals: The job ends with these approval requests.
         calls: The job ends with these calls of client-side functions.
         rounds: Behaviours of the follow-ups of the same turn, in order.
@@ -131,7 +131,7 @@ class Behaviour(BaseModel):
 
     @property
     def scripted(self) -> bool:
-        """Whether the content is given, so that the demonstration is not asked."""
+        """Whether the behaviour has the content, so that the demonstration is not used."""
         return (
             self.items is not None
             or self.reply is not None
@@ -144,14 +144,14 @@ _CARRIED = {
     "honour_idempotency_key", "lenient", "duration_s", "speed", "polls_to_finish", "echo", "long_ids",
     "long_call_ids", "unfinished", "out_of_order", "null_output", "instant", "initial_status",
 }  # fmt: skip
-"""Fields of a directive that hold for its turn's follow-ups as well: pace and form, not faults or content."""
+"""Fields of a directive that apply to its turn's follow-ups too: timing and form, not faults or content."""
 
 
 def parse(fields: dict[str, Any]) -> Behaviour:
     """Read a behaviour from JSON.
 
     Raises:
-        ApiError: A field is unknown or has the wrong type: a typo must not silently mean "the default".
+        ApiError: A field is unknown or has the wrong type. (A typo must not silently select the default.)
     """
     try:
         return Behaviour.model_validate(fields)
@@ -160,13 +160,13 @@ def parse(fields: dict[str, Any]) -> Behaviour:
 
 
 def split_directives(text: str) -> tuple[str, dict[str, Any]]:
-    """Take every `[[local: {...}]]` out of a text.
+    """Remove every `[[local: {...}]]` from a text.
 
     Returns:
         The text without them, and their fields merged in order.
 
     Raises:
-        ApiError: The JSON of a directive cannot be read.
+        ApiError: A directive is not valid JSON.
     """
     fields: dict[str, Any] = {}
     while (start := text.find(_OPENING)) >= 0:
@@ -188,9 +188,9 @@ def choose(default: dict[str, Any], directive: dict[str, Any], round_number: int
     """The behaviour of one request.
 
     Args:
-        default: The server's own.
-        directive: From the last user message, which every round of a turn has in common.
-        round_number: 0 for the question itself, counted up with each follow-up.
+        default: The server's default fields.
+        directive: The fields from the last user message, which is the same in every round of a turn.
+        round_number: 0 for the question, 1 for the first follow-up, and so on.
     """
     if round_number == 0:
         return parse({**default, **directive})

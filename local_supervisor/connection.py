@@ -1,4 +1,4 @@
-"""Connections that can be cut, because a lost connection is not an error status."""
+"""Connections that the service can drop: a lost connection is not an error status."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _transports: dict[tuple[str, int], asyncio.Transport] = {}
 
 
 class CuttableProtocol(H11Protocol):
-    """uvicorn's protocol, which remembers the transport of every peer."""
+    """uvicorn's protocol, which also records the transport of every client address."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -28,14 +28,14 @@ class CuttableProtocol(H11Protocol):
 
 
 class DroppedConnection(Response):
-    """In place of a response: the client sees a reset, as if a machine in between had died."""
+    """Instead of a response: the client sees a connection reset."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         host, port = scope["client"]
         transport = _transports.get((host, port))
         if transport is not None:
             sock: socket.socket = transport.get_extra_info("socket")
-            # without lingering, the close is a reset and not an orderly end
+            # SO_LINGER with 0 s: closing sends a reset
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             transport.abort()
         while (await receive())["type"] != "http.disconnect":

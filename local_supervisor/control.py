@@ -1,4 +1,4 @@
-"""The control plane under /_local: what tests and people ask about the stand-in itself."""
+"""The control plane under /_local: reads and changes the state of the local service."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SETTING = "behaviour"
 
 
 class Control:
-    """Reads and changes the stand-in.
+    """The routes of the control plane.
 
     Args:
         store: Jobs and counters.
@@ -28,11 +28,11 @@ class Control:
         parse(started_with)
         self._store = store
         self._started_with = started_with
-        kept = store.setting(_SETTING)
-        self._behaviour = started_with if kept is None else kept
+        stored = store.setting(_SETTING)
+        self._behaviour = started_with if stored is None else stored
 
     def behaviour(self) -> dict[str, Any]:
-        """The default behaviour's fields, as far as they are set."""
+        """The fields of the default behaviour that are set."""
         return self._behaviour
 
     def routes(self) -> list[Route]:

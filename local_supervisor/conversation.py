@@ -1,4 +1,4 @@
-"""Reading the input of a request: the question, what was asked before it, the round, what is answered."""
+"""Parses the input of a request: the question, earlier questions, the round, and answers to the last round."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ class FunctionAnswer:
 
 @dataclass(frozen=True)
 class Conversation:
-    """The input of a request, understood.
+    """The parsed input of a request.
 
     Args:
         question: Text of the last user message, without directives.
-        raw_question: The same with them.
+        raw_question: The same text with directives.
         directive: The directives' fields.
-        earlier: Questions before it, oldest first, without directives.
-        round: 0, or which follow-up of the turn this is.
-        approvals, outputs: What this follow-up answers.
-        history: Assistant messages, calls and outputs: what an echo repeats.
+        earlier: Earlier questions, oldest first, without directives.
+        round: 0 for the question, 1 for the first follow-up of the turn, and so on.
+        approvals, outputs: The decisions and outputs in this follow-up.
+        history: Assistant messages, calls and outputs, which an echo repeats.
     """
 
     question: str
@@ -71,10 +71,10 @@ def text_of(item: Item) -> str:
 
 
 def read(body: dict[str, Any]) -> Conversation:
-    """Understand a request.
+    """Parse a request.
 
     Raises:
-        ApiError: A directive in the last user message cannot be read.
+        ApiError: A directive in the last user message is invalid.
     """
     raw = body.get("input")
     items: list[Item] = [item for item in raw if isinstance(item, dict)] if isinstance(raw, list) else []
@@ -105,7 +105,7 @@ def digest(body: dict[str, Any]) -> str:
 def _without_directives(text: str) -> str:
     try:
         return split_directives(text)[0]
-    except ApiError:  # a broken directive of an old message harms nobody any more
+    except ApiError:  # an invalid directive of an earlier message is ignored
         return text
 
 
@@ -125,9 +125,9 @@ def _is_history(item: Item) -> bool:
 def _answers(
     items: list[Item], last_user: int, declared: set[str]
 ) -> tuple[list[tuple[int, ApprovalAnswer]], list[tuple[int, FunctionAnswer]]]:
-    """What was answered after the last user message, each with the round that asked for it.
+    """The decisions and outputs after the last user message, each with the round that asked for it.
 
-    A refusal that rides along with a new question stands before that question: it is part of the history.
+    A refusal sent together with a new question stands before that question, so it is part of the history.
     """
     requests = {item.get("id"): item for item in items if item.get("type") == "mcp_approval_request"}
     calls = {item.get("call_id"): item for item in items if item.get("type") == "function_call"}

@@ -1,14 +1,14 @@
-"""The one error that any part of the service may raise; the server turns it into an HTTP answer."""
+"""The error that every part of the service raises; the server converts it to an HTTP response."""
 
 from __future__ import annotations
 
 
 class ApiError(Exception):
-    """An answer with an error status, in the two shapes that Databricks and OpenAI clients read.
+    """A response with an error status, in the formats of Databricks and of OpenAI.
 
     Args:
         status: HTTP status.
-        message: What is wrong, in the words of the contract where it has any.
+        message: The error text, as in the contract if it has one.
         code: Databricks' `error_code`.
     """
 
@@ -19,7 +19,7 @@ class ApiError(Exception):
         self.code = code
 
     def body(self) -> dict[str, object]:
-        """Databricks puts the code and the message at the top, OpenAI under `error`: clients read both."""
+        """Code and message at the top level (Databricks) and under `error` (OpenAI)."""
         return {
             "error_code": self.code,
             "message": self.message,
@@ -43,6 +43,6 @@ DEFAULT_CODES = {
 
 
 def error_for(status: int, message: str | None = None, code: str | None = None) -> ApiError:
-    """The error that a service would send with this status when nothing more is said."""
+    """The error with this status, with a default text and code."""
     default_code, default_message = DEFAULT_CODES.get(status, (f"HTTP_{status}", f"Error {status}."))
     return ApiError(status, message or default_message, code or default_code)

@@ -1,4 +1,4 @@
-"""Turning a fault of a behaviour into what the client experiences."""
+"""Converts a fault of a behaviour to the response that the client gets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GARBAGE = b"<html><body><h1>502 Bad Gateway</h1></body></html>"
 
 
 def error_response(error: ApiError, retry_after: float | None = None) -> Response:
-    """An error status, with `Retry-After` where it has a meaning."""
+    """A response with an error status, and `Retry-After` for 429 and 503."""
     headers = {}
     if retry_after is not None and error.status in (429, 503):
         headers["retry-after"] = f"{retry_after:g}"
@@ -23,15 +23,15 @@ def error_response(error: ApiError, retry_after: float | None = None) -> Respons
 
 
 def garbage_response() -> Response:
-    """A success whose body is no JSON, although it claims to be."""
+    """A 200 whose content type is JSON and whose body is not."""
     return Response(GARBAGE, media_type="application/json")
 
 
-async def suffer(fault: Fault, retry_after: float | None = None) -> Response:
-    """What the client gets in place of an answer.
+async def fault_response(fault: Fault, retry_after: float | None = None) -> Response:
+    """The response for a fault.
 
     Raises:
-        ApiError: The fault is written in no known way.
+        ApiError: The fault is unknown.
     """
     if isinstance(fault, int):
         return error_response(error_for(fault), retry_after)
@@ -53,5 +53,5 @@ def _described(fault: dict[str, Any], retry_after: float | None) -> Response:
 
 
 def label(fault: Fault) -> str:
-    """The fault as the list of submissions shows it."""
+    """The fault's name in the list of submissions."""
     return f"error {fault}" if isinstance(fault, int) else str(fault)

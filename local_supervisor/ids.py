@@ -1,4 +1,4 @@
-"""Ids: unique within their first 64 characters (a cut id still tells items apart) and telling their round."""
+"""Ids: unique in their first 64 characters (so truncated ids stay unique); call ids contain their round."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _ROUND = re.compile(r"^call_r(\d+)_")
 
 def new_response_id(length: int | None) -> str:
     """A response id of `length` characters (default: 37)."""
-    return stretched(f"resp_{secrets.token_hex(16)}", length)
+    return lengthened(f"resp_{secrets.token_hex(16)}", length)
 
 
-def stretched(text: str, length: int | None) -> str:
-    """Lengthen an id with digits that depend on it alone, so that a restart computes the same one."""
+def lengthened(text: str, length: int | None) -> str:
+    """Lengthen an id with digits derived from it, so that the result is the same after a restart."""
     if length is None or length <= len(text):
         return text
     digits = hashlib.sha256(text.encode()).hexdigest()
@@ -24,7 +24,7 @@ def stretched(text: str, length: int | None) -> str:
 
 
 def round_of_call(call_id: str) -> int | None:
-    """The round that asked for this call, None when the id was not made here."""
+    """The round of this call; None if the id was not created here."""
     found = _ROUND.match(call_id)
     return int(found.group(1)) if found else None
 
@@ -33,8 +33,8 @@ class IdFactory:
     """Item and call ids of one response.
 
     Args:
-        response_id: The response that they belong to.
-        round_number: Round of the turn, kept in call ids so that a follow-up can be counted without state.
+        response_id: Id of the response.
+        round_number: Round of the turn; call ids contain it, so that a follow-up's round is known without state.
         length: Length of item ids. call_length: Length of call ids.
     """
 
@@ -50,16 +50,16 @@ class IdFactory:
     def item(self, prefix: str) -> str:
         """The next item id."""
         self._count += 1
-        return stretched(f"{prefix}_{self._seed}{self._count:04d}", self._length)
+        return lengthened(f"{prefix}_{self._seed}{self._count:04d}", self._length)
 
     def call(self) -> str:
         """The next call id."""
         self._count += 1
-        return stretched(f"call_r{self._round}_{self._seed}{self._count:04d}", self._call_length)
+        return lengthened(f"call_r{self._round}_{self._seed}{self._count:04d}", self._call_length)
 
     def approval(self) -> str:
-        """The next approval request's id: an item's id and a call's at once."""
+        """The next approval request's id, which is an item id and a call id."""
         self._count += 1
-        return stretched(
+        return lengthened(
             f"call_r{self._round}_{self._seed}{self._count:04d}", self._length or self._call_length
         )

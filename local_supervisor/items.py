@@ -1,4 +1,4 @@
-"""Output items in the shape that the service gives them."""
+"""Output items in the service's format."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Item = dict[str, Any]
 
 
 def message(ids: IdFactory, text: str) -> Item:
-    """An assistant's message."""
+    """A message of the assistant."""
     return {
         "type": "message",
         "id": ids.item("msg"),
@@ -22,14 +22,14 @@ def message(ids: IdFactory, text: str) -> Item:
 
 
 def reasoning(ids: IdFactory, text: str) -> Item:
-    """A summary of what is going to be done."""
+    """A summary of the next step."""
     return {"type": "reasoning", "id": ids.item("rs"), "summary": [{"type": "summary_text", "text": text}]}
 
 
 def function_call(
     ids: IdFactory, name: str, arguments: dict[str, Any] | str, call_id: str | None = None
 ) -> Item:
-    """A call, of a hosted tool or of a function of the client: they look the same."""
+    """A call of a hosted tool or of a client-side function, which have the same format."""
     return {
         "type": "function_call",
         "id": ids.item("fc"),
@@ -41,7 +41,7 @@ def function_call(
 
 
 def function_output(call_id: str, output: str) -> Item:
-    """A call's result, which rightly has no id."""
+    """A call's result. It has no id."""
     return {"type": "function_call_output", "call_id": call_id, "output": output, "status": "completed"}
 
 
@@ -52,7 +52,7 @@ def approval_request(
     server_label: str,
     request_id: str | None = None,
 ) -> Item:
-    """A call of an MCP tool that waits for a person."""
+    """A call of an MCP tool that needs approval."""
     return {
         "type": "mcp_approval_request",
         "id": request_id or ids.approval(),
@@ -63,5 +63,5 @@ def approval_request(
 
 
 def as_arguments(arguments: dict[str, Any] | str) -> str:
-    """Arguments travel as a string of JSON."""
+    """Arguments as a JSON string."""
     return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)

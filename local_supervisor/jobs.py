@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS tool_runs (
 
 @dataclass
 class Job:
-    """A job as stored. `connection` tells how the POST that created it ended for its client."""
+    """A job as stored. `connection`: how the POST that created it ended for its client."""
 
     id: str
     created_at: float
@@ -46,10 +46,10 @@ class Job:
     polls: int = 0
     cancelled_after: float | None = None
     bodies: dict[int, bytes] = field(default_factory=dict)
-    """Rendered answers by moment: they change at few moments and are asked for often. Not stored."""
+    """Rendered responses, by the number of changes so far: a cache, not stored."""
 
     def elapsed(self, now: float) -> float:
-        """How far the script has run, in seconds of it."""
+        """The position in the script, in seconds."""
         if self.cancelled_after is not None:
             return self.cancelled_after
         if self.behaviour.polls_to_finish is None:
@@ -61,15 +61,15 @@ class Job:
         return self.script.reachable(self.script.end * steps / self.behaviour.polls_to_finish)
 
     def status(self, now: float) -> str:
-        """The status that a retrieve would answer."""
+        """The status that a retrieve would return."""
         return "cancelled" if self.cancelled_after is not None else self.script.status(self.elapsed(now))
 
 
 class JobStore:
-    """The only place that speaks SQL about jobs. One process uses a directory at a time.
+    """Stores jobs, tool runs, counters and settings. Only one process may use a directory at a time.
 
     Args:
-        directory: Where the database file lives; created when missing.
+        directory: Directory of the database file; created if missing.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -77,13 +77,13 @@ class JobStore:
         self.directory = directory
         self._db = sqlite3.connect(directory / "jobs.sqlite", isolation_level=None)
         self._db.execute("PRAGMA journal_mode=WAL")
-        # a killed process loses nothing this way, only a machine that loses power would
+        # nothing is lost when the process is killed; only a power cut loses data
         self._db.execute("PRAGMA synchronous=OFF")
         self._db.executescript(_SCHEMA)
         self._jobs: dict[str, Job] = {}
 
     def add(self, job: Job, runs: list[ToolRun]) -> None:
-        """Store a new job and the tools that it has to run, both or neither."""
+        """Store a new job and its tool runs, in one transaction."""
         self._db.execute("BEGIN IMMEDIATE")
         self._db.execute(
             "INSERT INTO jobs VALUES (NULL,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
@@ -124,30 +124,30 @@ class JobStore:
         found = [self.get(row[0]) for row in rows if question is None or question in row[1]]
         return [job for job in found if job is not None]
 
-    def polled(self, job: Job) -> None:
+    def count_poll(self, job: Job) -> None:
         """Count a retrieve."""
         job.polls += 1
         self._db.execute("UPDATE jobs SET polls = ? WHERE id = ?", (job.polls, job.id))
 
-    def ended_with(self, job: Job, connection: str) -> None:
-        """Note how the POST ended for its client."""
+    def set_connection(self, job: Job, connection: str) -> None:
+        """Record how the POST ended for its client."""
         job.connection = connection
         self._db.execute("UPDATE jobs SET connection = ? WHERE id = ?", (connection, job.id))
 
     def cancel(self, job: Job, elapsed: float) -> None:
-        """Freeze the job where it is."""
+        """Stop the job at this position."""
         job.cancelled_after = elapsed
         job.bodies.clear()
         self._db.execute("UPDATE jobs SET cancelled_after = ? WHERE id = ?", (elapsed, job.id))
 
     def rewrite(self, job: Job, script: Script) -> None:
-        """Give the job another script."""
+        """Replace the job's script."""
         job.script = script
         job.bodies.clear()
         self._db.execute("UPDATE jobs SET script = ? WHERE id = ?", (script.to_json(), job.id))
 
     def tool_runs(self, *states: str) -> list[tuple[str, ToolRun]]:
-        """Runs of tools in these states, each with its job's id."""
+        """Tool runs in these states, each with its job's id."""
         marks = ",".join("?" * len(states))
         rows = self._db.execute(
             f"SELECT job_id, call_id, name, arguments FROM tool_runs WHERE state IN ({marks})", states
@@ -155,14 +155,14 @@ class JobStore:
         return [(row[0], ToolRun(*row[1:])) for row in rows.fetchall()]
 
     def set_tool_run(self, job_id: str, call_id: str, state: str, result: str | None = None) -> None:
-        """Note what became of a tool's run."""
+        """Record the state and result of a tool run."""
         self._db.execute(
             "UPDATE tool_runs SET state = ?, result = ? WHERE job_id = ? AND call_id = ?",
             (state, result, job_id, call_id),
         )
 
     def count(self, name: str, by: int = 1) -> int:
-        """Add to a counter and return what it was before."""
+        """Add to a counter and return its previous value."""
         row = self._db.execute("SELECT n FROM counters WHERE name = ?", (name,)).fetchone()
         before = int(row[0]) if row else 0
         if by:
@@ -176,13 +176,13 @@ class JobStore:
         return found
 
     def set_setting(self, name: str, value: dict[str, Any] | None) -> None:
-        """Store a setting, or forget it."""
+        """Store a setting, or delete it (None)."""
         self._db.execute("DELETE FROM settings WHERE name = ?", (name,))
         if value is not None:
             self._db.execute("INSERT INTO settings VALUES (?,?)", (name, json.dumps(value)))
 
     def reset(self) -> None:
-        """Forget jobs, runs and counters, and keep the settings."""
+        """Delete jobs, tool runs and counters, but not the settings."""
         self._jobs.clear()
         self._db.executescript("DELETE FROM jobs; DELETE FROM counters; DELETE FROM tool_runs;")
 
@@ -217,5 +217,5 @@ def _job(row: tuple[Any, ...]) -> Job:
 
 
 def now() -> float:
-    """Wall-clock time, which goes on while the process is dead."""
+    """Wall-clock time, so that jobs advance while the process is down."""
     return time.time()

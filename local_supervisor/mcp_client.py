@@ -1,6 +1,6 @@
 """`python -m local_supervisor.mcp_client DIR NAME ARGUMENTS`: one call of a tool, with the official client.
 
-It is a process of its own because importing `mcp` takes longer than everything else in this package.
+It runs in a separate process because importing `mcp` takes longer than everything else in this package.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mcp.types import TextContent
 
 
 async def call_tool(directory: str, name: str, arguments: str) -> str:
-    """Start the tool server, call the tool, and return its text (or what went wrong)."""
+    """Start the tool server, call the tool, and return its text or error."""
     server = StdioServerParameters(
         command=sys.executable, args=["-m", "local_supervisor.mcp_tools", directory]
     )

@@ -1,4 +1,4 @@
-"""`python -m local_supervisor.mcp_tools DIR`: a tool server with one harmless tool, over stdio."""
+"""`python -m local_supervisor.mcp_tools DIR`: an MCP server over stdio, with one tool that appends to a file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def create_server(directory: Path) -> FastMCP:
     """The tool server.
 
     Args:
-        directory: Where the file with what was published lives.
+        directory: Directory of the file of published reports.
     """
     server = FastMCP("local-publisher", log_level="ERROR")
 

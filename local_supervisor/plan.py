@@ -1,4 +1,4 @@
-"""Deciding what a job will put out: the history's echo, what was answered, the content, what is asked."""
+"""Plans the output of a job: the echoed history, results of approvals, the content, and new calls."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Item = dict[str, Any]
 
 @dataclass(frozen=True)
 class ToolRun:
-    """A call of an MCP tool that a person has approved."""
+    """An approved call of an MCP tool."""
 
     call_id: str
     name: str
@@ -29,9 +29,9 @@ class Plan:
     """The output of a job.
 
     Args:
-        items: All of it. Where the result of a tool run belongs, it says `result_marker(call_id)`.
-        echoed: How many items at its head repeat the input's history.
-        runs: Approved tools to call.
+        items: All items. `result_marker(call_id)` is a placeholder for the result of a tool run.
+        echoed: Number of items at the beginning that repeat the input's history.
+        runs: Approved calls to run.
     """
 
     items: list[Item] = field(default_factory=list)
@@ -49,24 +49,24 @@ class Plan:
 
 
 def result_marker(call_id: str) -> str:
-    """Stands for a result that is not there yet."""
+    """Placeholder for a result that is not known yet."""
     return f"<<result of {call_id}>>"
 
 
-def draw_up(conversation: Conversation, behaviour: Behaviour, tools: list[Item], ids: IdFactory) -> Plan:
+def plan_output(conversation: Conversation, behaviour: Behaviour, tools: list[Item], ids: IdFactory) -> Plan:
     """Plan the output of a job.
 
     Args:
-        conversation: What was asked and answered.
-        behaviour: May script the content; otherwise the demonstration answers.
+        conversation: The parsed input.
+        behaviour: May set the content; otherwise the demonstration answers.
         tools: The request's tools.
-        ids: Makes the ids of this response.
+        ids: Creates the ids of this response.
     """
     plan = Plan()
     plan.items = _echo(conversation, behaviour, ids)
     plan.echoed = len(plan.items)
     for answer in conversation.approvals:
-        _settle(plan, answer, behaviour)
+        _add_result(plan, answer)
     if behaviour.scripted:
         plan.items += _scripted(behaviour, ids)
     elif conversation.approvals:
@@ -89,14 +89,14 @@ def _echo(conversation: Conversation, behaviour: Behaviour, ids: IdFactory) -> l
         if kind == "message" and isinstance(item.get("content"), str):
             copy["content"] = [{"type": "output_text", "text": item["content"], "annotations": []}]
         if kind != "function_call_output":
-            kept = item.get("id") if behaviour.echo == "same_ids" else None
+            same_id = item.get("id") if behaviour.echo == "same_ids" else None
             prefix = "msg" if kind == "message" else "fc"
-            copy["id"] = None if behaviour.echo == "no_ids" else kept or ids.item(prefix)
+            copy["id"] = None if behaviour.echo == "no_ids" else same_id or ids.item(prefix)
         echoed.append(copy)
     return echoed
 
 
-def _settle(plan: Plan, answer: ApprovalAnswer, behaviour: Behaviour) -> None:
+def _add_result(plan: Plan, answer: ApprovalAnswer) -> None:
     if not answer.approve:
         reason = f" Reason: {answer.reason}" if answer.reason else ""
         plan.items.append(make.function_output(answer.id, f"The user refused this tool call.{reason}"))
@@ -140,7 +140,7 @@ def _request(spec: CallSpec, ids: IdFactory) -> Item:
 
 
 def _with_ids(item: Item, ids: IdFactory) -> Item:
-    """Fill in the ids that were left out; an id that is written as null stays null."""
+    """Add missing ids; an id that is given as null stays null."""
     kind = str(item.get("type", "message"))
     filled = {"type": kind, **item}
     if "id" not in filled and kind != "function_call_output":

@@ -1,4 +1,4 @@
-"""A job as a script: which item is there at which time. What a retrieve answers is a pure function of it."""
+"""A job as a script: when each item appears. A retrieve's response is a pure function of script and time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ID_MAY_BE_ABSENT = "function_call_output"
 
 @dataclass(frozen=True)
 class Step:
-    """An output item, seconds after the creation of the job at which it is begun and complete."""
+    """An output item, and when it starts and is complete, in seconds after the job's creation."""
 
     item: Item
     start: float
@@ -27,12 +27,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Script:
-    """Everything that will be answered about a job.
+    """The course of a job.
 
     Args:
         steps: Items in the order of the output.
         end: Seconds until the final status.
-        waits_at: Index of the first item that needs the result of a tool which is still running.
+        waits_at: Index of the first item that needs the result of a tool that is still running.
     """
 
     steps: list[Step]
@@ -48,18 +48,18 @@ class Script:
     waits_at: int | None = None
 
     def to_json(self) -> str:
-        """As stored."""
+        """The script as JSON text."""
         return json.dumps(asdict(self))
 
     @staticmethod
     def from_json(text: str) -> Script:
-        """The stored one again."""
+        """The script from its JSON text."""
         fields = json.loads(text)
         fields["steps"] = [Step(**step) for step in fields["steps"]]
         return Script(**fields)
 
     def reachable(self, elapsed: float) -> float:
-        """The time as far as the script may go: not past a tool that is still running."""
+        """The elapsed time, limited to the start of the item that waits for a tool."""
         if self.waits_at is None:
             return elapsed
         return min(elapsed, self.steps[self.waits_at].start)
@@ -86,25 +86,27 @@ class Script:
 
     @cached_property
     def moments(self) -> list[float]:
-        """The times at which an answer changes, ascending."""
+        """The times at which the response changes, ascending."""
         times = {self.queued_until, self.end}
         for step in self.steps:
             times.update((step.start, step.done))
         return sorted(times)
 
 
-def write(
+def write_script(
     items: list[Item],
     behaviour: Behaviour,
     echoed: int = 0,
     usage: Item | None = None,
     waits_at: int | None = None,
 ) -> Script:
-    """Lay items out in time.
+    """Schedule the items of an output.
 
     Args:
-        items: The whole output; the first `echoed` of them are history and there from the start.
+        items: The whole output.
         behaviour: Duration, form and outcome.
+        echoed: Number of items at the beginning that are history, and complete from the start.
+        usage: The response's `usage`.
         waits_at: See `Script`.
     """
     new = items[echoed:]
@@ -118,7 +120,7 @@ def write(
             spans[first : first + 2] = [
                 (start, later_done),
                 (later_start, done),
-            ]  # complete as soon as it is begun
+            ]  # the later item is complete before the earlier one
     steps = [Step(item, queued_until, queued_until) for item in items[:echoed]]
     steps += [
         Step(item, start, done) for item, (start, done) in zip(_formed(new, behaviour), spans, strict=True)
@@ -154,7 +156,7 @@ def _spans(items: list[Item], begin: float, end: float) -> list[tuple[float, flo
     for index, weight in enumerate(weights):
         start = begin + (end - begin) * passed / total
         passed += weight
-        # the last item and the final status come together, without a rounding error between them
+        # exactly `end`, so that no rounding error separates the last item from the final status
         done = end if index == len(weights) - 1 else begin + (end - begin) * passed / total
         spans.append((start, done))
     return spans

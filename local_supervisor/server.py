@@ -1,4 +1,4 @@
-"""Putting the service together, and running it."""
+"""Builds and runs the service."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def create_app(
         store: Jobs and counters.
         runner: Runs approved tools.
         behaviour: The default behaviour's fields.
-        token: The bearer token that is asked for; None accepts any.
+        token: The only accepted bearer token; None accepts any.
     """
     control = Control(store, behaviour or {})
     api = Api(store, control.behaviour, token, runner.wake)
@@ -56,7 +56,7 @@ def create_app(
 
 
 async def _host_metadata(_: Request) -> Response:
-    """What the Databricks SDK asks of every workspace; there is nothing that it has to know."""
+    """Requested by the Databricks SDK from every workspace; it needs none of the values."""
     return JSONResponse({"oidc_endpoint": ""})
 
 
@@ -67,7 +67,7 @@ def _unknown_path(request: Request, _: Exception) -> Response:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, which says when it is ready."""
+    """uvicorn's server, with a callback when it is ready."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class _Server(uvicorn.Server):
             self._on_ready()
 
     async def on_tick(self, counter: int) -> bool:
-        # ten ticks a second; a parent that was killed leaves its children to another process
+        # ten ticks a second; when a parent is killed, its children get another parent
         if self._parent is not None and counter % 10 == 0 and os.getppid() != self._parent:
             return True
         if counter % 10 == 0 and self._is_idle(self.server_state.total_requests):
@@ -96,14 +96,14 @@ class _Server(uvicorn.Server):
 
 
 class Idleness:
-    """Tells when nobody has asked anything for a while and no job is under way.
+    """Whether there were no requests for some time and no job is running.
 
     Args:
         store: Jobs.
         limit_s: Seconds without a request; None is never idle.
     """
 
-    # a job that nobody polls may never end: after the longest time that one can take it counts for nothing
+    # a job that is not polled may never end: older jobs are ignored
     LONGEST_JOB_S = 30 * 60
 
     def __init__(self, store: JobStore, limit_s: float | None) -> None:
@@ -113,7 +113,7 @@ class Idleness:
         self._since = time.monotonic()
 
     def __call__(self, requests: int) -> bool:
-        """Whether it is time to end, given the number of requests so far."""
+        """Whether the server should exit, given the number of requests so far."""
         if requests != self._requests:
             self._requests, self._since = requests, time.monotonic()
         if self._limit_s is None or time.monotonic() - self._since < self._limit_s:
@@ -134,16 +134,16 @@ def serve(
     parent: int | None = None,
     idle_exit_s: float | None = None,
 ) -> None:
-    """Serve until a signal comes.
+    """Serve until a signal is received.
 
     Args:
         host: Address to listen on. port: 0 takes a free one.
-        directory: Where jobs are kept. behaviour: The default behaviour's fields.
-        token: See `create_app`. port_file: Gets "PORT PID" once the server is ready.
-        parent: Process id of a parent that is not to be outlived.
-        idle_exit_s: End after so many seconds without a request and with no unfinished job.
+        directory: Directory of the jobs. behaviour: The default behaviour's fields.
+        token: See `create_app`. port_file: File to write "PORT PID" to once the server is ready.
+        parent: Exit when this process id is no longer the parent's.
+        idle_exit_s: Exit after this many seconds without a request and without a running job.
     """
-    # asyncio sends small answers at once only when the protocol is named; without it each waits 40 ms
+    # asyncio sets TCP_NODELAY only if the protocol is given; otherwise small responses are delayed by 40 ms
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listening.bind((host, port))
@@ -168,7 +168,7 @@ def serve(
         lifespan="off",
         log_level="critical",
         access_log=False,
-        # an open connection must not hold a shutdown, nor a client that polls slowly be cut off
+        # shut down despite open connections; keep connections of clients that poll slowly
         timeout_graceful_shutdown=0,
         timeout_keep_alive=75,
     )

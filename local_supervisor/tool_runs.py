@@ -1,4 +1,4 @@
-"""Running approved tools beside the server, at most once each, their results kept with the job."""
+"""Runs approved tools in separate processes, at most once each, and stores their results with the job."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _SOURCES = str(Path(__file__).resolve().parent.parent)
 
 
 class ToolRunner:
-    """Takes runs from the store. Call `start()` inside the event loop.
+    """Executes the tool runs in the store. Call `start()` inside the event loop.
 
     Args:
-        store: Holds the runs and gets the results.
+        store: Has the tool runs, and stores their results.
     """
 
     def __init__(self, store: JobStore) -> None:
@@ -31,13 +31,13 @@ class ToolRunner:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
-        """Take up what a killed process has left: a run that was begun may have happened, so never again."""
+        """Resume after a kill. A run that was started may have happened, so it is not repeated."""
         for job_id, run in self._store.tool_runs("running"):
-            self._settle(job_id, run, "Error: the service restarted during this call; it may have run.")
+            self._store_result(job_id, run, "Error: the service restarted during this call; it may have run.")
         self.wake()
 
     def wake(self) -> None:
-        """Begin every run that waits."""
+        """Start every waiting run."""
         for job_id, run in self._store.tool_runs("waiting"):
             self._store.set_tool_run(job_id, run.call_id, "running")
             task = asyncio.get_running_loop().create_task(self._run(job_id, run))
@@ -60,12 +60,12 @@ class ToolRunner:
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
-        self._settle(job_id, run, result)
+        self._store_result(job_id, run, result)
 
-    def _settle(self, job_id: str, run: ToolRun, result: str) -> None:
+    def _store_result(self, job_id: str, run: ToolRun, result: str) -> None:
         self._store.set_tool_run(job_id, run.call_id, "done", result)
         job = self._store.get(job_id)
-        if job is None:  # forgotten by a reset in the meantime
+        if job is None:  # deleted by a reset meanwhile
             return
         quoted = json.dumps(result, ensure_ascii=False)[1:-1]
         steps = [json.dumps(asdict(step), ensure_ascii=False) for step in job.script.steps]

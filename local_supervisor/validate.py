@@ -1,4 +1,4 @@
-"""Refusing what a strict service refuses (docs/wire.md)."""
+"""Rejects the requests that a strict service rejects (docs/wire.md)."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def check_request(body: Item, lenient: bool = False) -> None:
 
     Args:
         body: The request's JSON.
-        lenient: Leaves out what only a strict service checks inside the input's items.
+        lenient: Skips the checks of the input's items that only a strict service makes.
 
     Raises:
-        ApiError: 400, with the texts of the contract.
+        ApiError: 400, with the contract's error texts.
     """
     if not isinstance(body.get("model"), str) or not body["model"]:
         raise ApiError(400, "model: a non-empty string is required")

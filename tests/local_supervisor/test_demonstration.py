@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from local_supervisor.intent import understand
-from local_supervisor.report import write_report
-from local_supervisor.sales import CSV_FILE
+from local_supervisor.demo.intent import understand
+from local_supervisor.demo.report import write_report
+from local_supervisor.demo.sales import CSV_FILE
 from tests.local_supervisor.conftest import Client, sendable, text_of, user
 
 APP = {"type": "app", "app": {"name": "publisher"}}

@@ -1,11 +1,11 @@
-"""Contents that are kept once, under the digest of their bytes: one more table of a ledger's database.
+"""Content-addressed storage of messages, by the digest of their bytes, in one more table of the ledger's database.
 
-A content is never changed, so whoever stores it again changes nothing, and two writers cannot disagree.
+Rows are immutable: storing one again changes nothing, and concurrent writers cannot conflict.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from sqlalchemy import Column, Connection, LargeBinary, MetaData, Table, Text, delete, inspect, select
@@ -16,9 +16,8 @@ from ..ledger.schema import exclusive
 from .references import Content, split
 
 T = TypeVar("T")
-_ROWS = 200  # in one statement: a database takes only so many parameters
-
-_REMEMBERED = 8_000_000  # bytes, twice: enough for some sixty threads of 500 messages
+_BATCH = 200  # rows per statement: databases limit the number of parameters
+_REMEMBERED = 8_000_000  # bytes per generation of the cache; two hold some sixty threads of 500 messages
 
 metadata = MetaData()
 
@@ -30,72 +29,76 @@ contents = Table(
     Column("type", Text, nullable=False),
     Column("content", LargeBinary, nullable=False),
 )
-"""One row a content and thread."""
+"""One row per thread and content."""
 
 _of_thread = contents.c.thread
 
 
 class ContentStore:
-    """Contents of threads, in a database. Each method gives a piece of work for :meth:`Database.run`.
+    """Contents of threads, in a database.
 
     Args:
-        database: Where; the table is made at first use.
+        database: The database; the table is created at first use.
     """
 
     def __init__(self, database: Database) -> None:
-        self.database = database
-        self._made = False
-        self._recent = _Recent()
-        self._insert = postgresql.insert if database.place.dialect == "postgresql" else sqlite.insert
+        self._is_set_up = False
+        self._recent = _Cache()
+        self._insert = postgresql.insert if database.spec.dialect == "postgresql" else sqlite.insert
 
     def set_up(self, connection: Connection) -> None:
-        """Make the table; safe when several processes do it at the same time."""
+        """Create the table. Several processes may do so at the same time."""
         if not inspect(connection).has_table(contents.name):
             with exclusive(connection):
                 metadata.create_all(connection)
-        self._made = True
+        self._is_set_up = True
 
-    def put(self, thread: str, new: Mapping[bytes, Content]) -> Callable[[Connection], None]:
-        """Store those that are not there. What is there is read each time: another process may delete it."""
+    def _ensure_table(self, connection: Connection) -> None:
+        if not self._is_set_up:
+            self.set_up(connection)
 
-        def work(connection: Connection) -> None:
-            known = connection.execute(select(contents.c.digest).where(_of_thread == thread)).scalars().all()
-            # In order, so that two writers of the same rows cannot wait for each other.
-            rows = [
-                {"thread": thread, "digest": digest, "type": new[digest][0], "content": new[digest][1]}
-                for digest in sorted(new.keys() - set(known))
-            ]
-            for some in _in_batches(rows):
-                connection.execute(self._insert(contents).values(some).on_conflict_do_nothing())
-            self._recent.add(thread, new)
-
-        return self._with_table(work)
+    def put(self, connection: Connection, thread: str, new: Mapping[bytes, Content]) -> None:
+        """Store the contents that are missing. (Never from the cache: another process may delete the thread.)"""
+        self._ensure_table(connection)
+        known = connection.execute(select(contents.c.digest).where(_of_thread == thread)).scalars().all()
+        # Sorted, so that two writers of the same rows cannot deadlock.
+        rows = [
+            {"thread": thread, "digest": digest, "type": new[digest][0], "content": new[digest][1]}
+            for digest in sorted(new.keys() - set(known))
+        ]
+        for batch in _in_batches(rows):
+            connection.execute(self._insert(contents).values(batch).on_conflict_do_nothing())
+        self._recent.add(thread, new)
 
     def get(
-        self, thread: str, pages: Collection[bytes], digests: Collection[bytes]
-    ) -> Callable[[Connection], dict[bytes, Content]]:
-        """Those that are there of some pages, of what the pages refer to, and of some other contents."""
+        self, connection: Connection, thread: str, pages: Collection[bytes], digests: Collection[bytes]
+    ) -> dict[bytes, Content]:
+        """Read pages, the contents that they refer to, and other contents; missing ones are left out.
 
-        def fetch(connection: Connection, wanted: Collection[bytes]) -> dict[bytes, Content]:
-            found = self._recent.get(thread, wanted)
-            for some in _in_batches([digest for digest in wanted if digest not in found]):
-                asked = select(contents.c.digest, contents.c.type, contents.c.content).where(
-                    _of_thread == thread, contents.c.digest.in_(some)
-                )
-                found |= {digest: (kind, content) for digest, kind, content in connection.execute(asked)}
-            self._recent.add(thread, found)
-            return found
+        Args:
+            connection: A connection in autocommit.
+            thread: Id of the thread.
+            pages: Digests of pages.
+            digests: Digests of other contents.
+        """
+        self._ensure_table(connection)
+        found = self._fetch(connection, thread, pages)
+        return found | self._fetch(connection, thread, _in_pages(found).union(digests))
 
-        def work(connection: Connection) -> dict[bytes, Content]:
-            found = fetch(connection, pages)
-            return found | fetch(connection, _in_pages(found).union(digests))
-
-        return self._with_table(work)
+    def _fetch(self, connection: Connection, thread: str, wanted: Collection[bytes]) -> dict[bytes, Content]:
+        found = self._recent.get(thread, wanted)
+        for batch in _in_batches([digest for digest in wanted if digest not in found]):
+            query = select(contents.c.digest, contents.c.type, contents.c.content).where(
+                _of_thread == thread, contents.c.digest.in_(batch)
+            )
+            found |= {digest: (kind, content) for digest, kind, content in connection.execute(query)}
+        self._recent.add(thread, found)
+        return found
 
     def recall(
         self, thread: str, pages: Collection[bytes], digests: Collection[bytes]
     ) -> dict[bytes, Content] | None:
-        """What :meth:`get` gives, from memory; ``None`` if not all of it is remembered."""
+        """The result of :meth:`get` from the cache; ``None`` if any of it is not there."""
         found = self._recent.get(thread, pages)
         if len(found) < len(pages):
             return None
@@ -103,28 +106,17 @@ class ContentStore:
         more = self._recent.get(thread, wanted)
         return found | more if len(more) == len(wanted) else None
 
-    def delete(self, thread: str) -> Callable[[Connection], None]:
-        """Forget all of a thread."""
-
-        def work(connection: Connection) -> None:
-            connection.execute(delete(contents).where(_of_thread == thread))
-            self._recent = _Recent()
-
-        return self._with_table(work)
-
-    def _with_table(self, work: Callable[[Connection], T]) -> Callable[[Connection], T]:
-        def with_table(connection: Connection) -> T:
-            if not self._made:
-                self.set_up(connection)
-            return work(connection)
-
-        return with_table
+    def delete(self, connection: Connection, thread: str) -> None:
+        """Delete all contents of a thread."""
+        self._ensure_table(connection)
+        connection.execute(delete(contents).where(_of_thread == thread))
+        self._recent = _Cache()
 
 
-class _Recent:
-    """The contents that were used last, of all threads; never wrong, as a content is never changed.
+class _Cache:
+    """The most recently used contents of all threads. Contents are immutable, so entries cannot be stale.
 
-    Two generations and no lock: one that another thread holds during a fork stays locked in the child.
+    Two generations, without a lock: a lock that another thread holds during a fork stays locked in the child.
     """
 
     def __init__(self) -> None:
@@ -154,4 +146,4 @@ def _in_pages(found: Mapping[bytes, Content]) -> set[bytes]:
 
 
 def _in_batches(many: Sequence[T]) -> Iterator[Sequence[T]]:
-    return (many[start : start + _ROWS] for start in range(0, len(many), _ROWS))
+    return (many[start : start + _BATCH] for start in range(0, len(many), _BATCH))

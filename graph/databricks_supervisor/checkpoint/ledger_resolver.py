@@ -1,7 +1,7 @@
-"""Which ledger goes with which checkpoints: one that lives exactly as long as they do.
+"""Finds the ledger of a checkpointer: both must be kept for the same time.
 
-A ledger that outlives its checkpoints answers yesterday's question with yesterday's answer; one that dies
-before them cannot tell what was submitted.
+A ledger that outlives its checkpoints would answer a new question with an old turn; one that is lost before them no
+longer knows what was submitted.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class LedgerResolver:
     """Finds the ledger of a checkpointer.
 
     Args:
-        given: The ledger for checkpoints that are kept outside of this process's memory, or ``None``: then
-            it is kept in the same SQLite file or Postgres database as the checkpoints, and for checkpointers
-            of any other kind in ``.supervisor/ledger.sqlite``. A :class:`DeduplicatingSaver` brings its own.
+        given: The ledger for checkpoints outside of this process's memory. ``None``: the ledger of a
+            :class:`DeduplicatingSaver`, else one in the SQLite file or Postgres database of the checkpoints, else
+            (another kind of checkpointer) one in ``.supervisor/ledger.sqlite``.
     """
 
     def __init__(self, given: Ledger | None) -> None:
@@ -39,32 +39,32 @@ class LedgerResolver:
         self._by_address: dict[str, Ledger] = {}
 
     async def resolve(self, saver: BaseCheckpointSaver[Any] | None) -> Ledger:
-        """The ledger that goes with the saver that is in force (``None``: no saver)."""
+        """The ledger of a checkpointer (``None``: no checkpointer)."""
         if saver is None:
             return self.given or MemoryLedger()
-        keeps = saver.inner if isinstance(saver, DeduplicatingSaver) else saver
-        if isinstance(keeps, InMemorySaver):
-            return _memory_of(keeps)
+        inner = saver.inner if isinstance(saver, DeduplicatingSaver) else saver
+        if isinstance(inner, InMemorySaver):
+            return _memory_ledger(inner)
         if self.given is not None:
             return self.given
         if isinstance(saver, DeduplicatingSaver):
             return saver.ledger
-        return await self._beside(saver)
+        return await self._in_same_database(saver)
 
-    async def _beside(self, saver: BaseCheckpointSaver[Any]) -> Ledger:
+    async def _in_same_database(self, saver: BaseCheckpointSaver[Any]) -> Ledger:
         modules = [kind.__module__ for kind in type(saver).__mro__]
         conn = getattr(saver, "conn", None)
         if any(module.startswith("langgraph.checkpoint.sqlite") for module in modules):
             path = await _sqlite_path(conn)
-            return self._sql(f"sqlite:///{path}") if path else _memory_of(saver)
+            return self._sql(f"sqlite:///{path}") if path else _memory_ledger(saver)
         if any(module.startswith("langgraph.checkpoint.postgres") for module in modules):
             conninfo = _postgres_conninfo(conn)
             if conninfo is not None:
                 return self._sql(conninfo)
         if DEFAULT_FILE not in self._by_address:
             logger.warning(
-                "event=ledger_default path=%s checkpointer=%s: good for one machine; give "
-                "create_supervisor_graph(ledger=SqlLedger(…)) a shared database for more",
+                "event=ledger_default path=%s checkpointer=%s: works on one machine only; for several, give "
+                "create_supervisor_graph(ledger=SqlLedger(…)) a shared database",
                 DEFAULT_FILE,
                 type(saver).__name__,
             )
@@ -80,8 +80,8 @@ class LedgerResolver:
         return self._by_address[address]
 
 
-def _memory_of(saver: BaseCheckpointSaver[Any]) -> Ledger:
-    # LangGraph may run on shallow copies of a saver: what they share with it is its stack, or its lock.
+def _memory_ledger(saver: BaseCheckpointSaver[Any]) -> Ledger:
+    # LangGraph may run on shallow copies of a saver, which share its stack or its lock.
     owner = getattr(saver, "stack", None) or getattr(saver, "lock", None) or saver
     return _of_memory.setdefault(owner, MemoryLedger())
 

@@ -1,7 +1,7 @@
-"""Lists of messages ↔ references to messages that are kept elsewhere, each once. Pure functions.
+"""Replaces lists of messages by references to stored messages, and back. Pure functions.
 
-A reference is the digest of a message's bytes. References of a long list are kept in pages of their own, so
-that a list that grows at its end has the same pages as before and a few references more.
+A reference is the digest of a message's bytes. The references of a long list are grouped into pages, which are stored
+too: a list that grows at its end keeps its pages and adds a few references.
 """
 
 from __future__ import annotations
@@ -17,44 +17,45 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
 MARKER = "messages kept by databricks_supervisor.DeduplicatingSaver"
-"""Key of what stands for a list of messages."""
+"""Key of the dict that replaces a list of messages."""
 
-_BYTES = 16  # No two contents of a thread have the same digest by chance.
-_LONG = 8  # messages: a shorter list is left as it is
+_DIGEST_BYTES = 16  # enough to exclude collisions within a thread
+_MIN_MESSAGES = 8  # a shorter list is not replaced
 _PAGE = 64  # references
 
 
 Content = tuple[str, bytes]
-"""What a serialiser makes of a value: the kind of its bytes, and the bytes."""
+"""A serialised value: its type as the serialiser names it, and its bytes."""
 
 
 def digest_of(content: bytes) -> bytes:
     """The digest of a content's bytes."""
-    return blake2b(content, digest_size=_BYTES).digest()
+    return blake2b(content, digest_size=_DIGEST_BYTES).digest()
 
 
 def split(joined: bytes) -> list[bytes]:
-    """The digests in a row of them."""
-    return [joined[start : start + _BYTES] for start in range(0, len(joined), _BYTES)]
+    """The digests that were concatenated."""
+    return [joined[start : start + _DIGEST_BYTES] for start in range(0, len(joined), _DIGEST_BYTES)]
 
 
 @dataclass(slots=True)
 class Packer:
-    """Replaces lists of messages, and says what has to be kept for it.
+    """Replaces lists of messages by references, and collects the contents to store.
 
     Attributes:
         serde: Serialises messages.
-        contents: What has to be kept, by digest.
+        contents: The contents to store, by digest.
     """
 
     serde: SerializerProtocol
     contents: dict[bytes, Content] = field(default_factory=dict)
 
     def pack(self, value: Any) -> Any:
-        """The value with references in place of long lists of messages, in dicts too. It is not changed."""
+        """A copy of the value with references in place of long lists of messages, in nested dicts too."""
         if type(value) is dict:
             return {key: self.pack(part) for key, part in value.items()}
-        if _is_long(value):
+        is_long = type(value) is list and len(value) >= _MIN_MESSAGES
+        if is_long and all(isinstance(part, BaseMessage) for part in value):
             return {MARKER: self._references(value)}
         return value
 
@@ -69,18 +70,16 @@ class Packer:
         return [b"".join(pages), b"".join(digests[full:])]
 
     def _digest(self, message: BaseMessage) -> bytes:
-        if isinstance(self.serde, EncryptedSerializer):  # It gives other bytes each time.
-            digest = digest_of(self.serde.serde.dumps_typed(message)[1])
-            self.contents[digest] = self.serde.dumps_typed(message)
-        else:
-            content = self.serde.dumps_typed(message)
-            digest = digest_of(content[1])
-            self.contents[digest] = content
+        content = plain = self.serde.dumps_typed(message)
+        if isinstance(self.serde, EncryptedSerializer):  # Encryption gives other bytes each time.
+            plain = self.serde.serde.dumps_typed(message)
+        digest = digest_of(plain[1])
+        self.contents[digest] = content
         return digest
 
 
 def references(value: Any) -> tuple[set[bytes], set[bytes]]:
-    """The pages and the further digests that stand for lists in a value."""
+    """The digests of the pages, and the other digests, that a packed value refers to."""
     pages: set[bytes] = set()
     digests: set[bytes] = set()
     for some_pages, some_digests in _references(value):
@@ -98,8 +97,8 @@ def _references(value: Any) -> Iterator[list[bytes]]:
                 yield from _references(part)
 
 
-def unpacked(value: Any, contents: Mapping[bytes, Content], serde: SerializerProtocol) -> Any:
-    """The value with lists of messages in place of references. It is not changed.
+def unpack(value: Any, contents: Mapping[bytes, Content], serde: SerializerProtocol) -> Any:
+    """A copy of the value with lists of messages in place of references.
 
     Raises:
         KeyError: A content is missing.
@@ -107,55 +106,50 @@ def unpacked(value: Any, contents: Mapping[bytes, Content], serde: SerializerPro
     if type(value) is not dict:
         return value
     if value.keys() != {MARKER}:
-        return {key: unpacked(part, contents, serde) for key, part in value.items()}
+        return {key: unpack(part, contents, serde) for key, part in value.items()}
     pages, rest = value[MARKER]
     digests = [digest for page in split(pages) for digest in split(contents[page][1])] + split(rest)
     return [serde.loads_typed(contents[digest]) for digest in digests]
 
 
-def _is_long(value: Any) -> bool:
-    return (
-        type(value) is list and len(value) >= _LONG and all(isinstance(part, BaseMessage) for part in value)
-    )
+def checkpoint_values(found: CheckpointTuple) -> dict[str, Any]:
+    """All values of a checkpoint, as one dict."""
+    writes = _write_values(found.pending_writes or [])
+    return {"values": found.checkpoint["channel_values"], "writes": writes}
 
 
-def of_values(found: CheckpointTuple) -> dict[str, Any]:
-    """The values of a checkpoint, as one value."""
-    return {"values": found.checkpoint["channel_values"], "writes": _of_writes(found.pending_writes or [])}
-
-
-def with_values(found: CheckpointTuple, restored: dict[str, Any]) -> CheckpointTuple:
-    """The checkpoint with such a value. It is not changed."""
-    checkpoint = cast(Checkpoint, {**found.checkpoint, "channel_values": restored["values"]})
+def with_checkpoint_values(found: CheckpointTuple, values: dict[str, Any]) -> CheckpointTuple:
+    """A copy of the checkpoint with other :func:`checkpoint_values`."""
+    checkpoint = cast(Checkpoint, {**found.checkpoint, "channel_values": values["values"]})
     if found.pending_writes is None:
         return found._replace(checkpoint=checkpoint)
-    writes = _with_writes(found.pending_writes, restored["writes"])
+    writes = _with_write_values(found.pending_writes, values["writes"])
     return found._replace(checkpoint=checkpoint, pending_writes=writes)
 
 
-def _of_writes(writes: Sequence[PendingWrite]) -> dict[int, Any]:
-    return {number: value for number, (_, _, value) in enumerate(writes)}
-
-
-def _with_writes(writes: Sequence[PendingWrite], restored: dict[int, Any]) -> list[PendingWrite]:
-    return [(task, channel, restored[number]) for number, (task, channel, _) in enumerate(writes)]
-
-
-def of_history(found: Mapping[str, DeltaChannelHistory]) -> dict[str, Any]:
-    """The values of a history, as one value."""
+def history_values(found: Mapping[str, DeltaChannelHistory]) -> dict[str, Any]:
+    """All values of a history, as one dict."""
     return {
-        name: {"seed": entry.get("seed"), "writes": _of_writes(entry["writes"])}
+        name: {"seed": entry.get("seed"), "writes": _write_values(entry["writes"])}
         for name, entry in found.items()
     }
 
 
-def with_history(
-    found: Mapping[str, DeltaChannelHistory], restored: dict[str, Any]
+def with_history_values(
+    found: Mapping[str, DeltaChannelHistory], values: dict[str, Any]
 ) -> Mapping[str, DeltaChannelHistory]:
-    """The history with such a value. It is not changed."""
-    whole: dict[str, DeltaChannelHistory] = {}
+    """A copy of the history with other :func:`history_values`."""
+    history: dict[str, DeltaChannelHistory] = {}
     for name, entry in found.items():
-        whole[name] = {"writes": _with_writes(entry["writes"], restored[name]["writes"])}
+        history[name] = {"writes": _with_write_values(entry["writes"], values[name]["writes"])}
         if "seed" in entry:
-            whole[name]["seed"] = restored[name]["seed"]
-    return whole
+            history[name]["seed"] = values[name]["seed"]
+    return history
+
+
+def _write_values(writes: Sequence[PendingWrite]) -> dict[int, Any]:
+    return {number: value for number, (_, _, value) in enumerate(writes)}
+
+
+def _with_write_values(writes: Sequence[PendingWrite], values: dict[int, Any]) -> list[PendingWrite]:
+    return [(task, channel, values[number]) for number, (task, channel, _) in enumerate(writes)]

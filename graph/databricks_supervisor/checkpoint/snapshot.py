@@ -1,4 +1,4 @@
-"""What a thread's latest checkpoint says, read without running anything."""
+"""Reads a thread's latest checkpoint, without running the graph."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Snapshot:
         foreign: Whether another graph wrote it.
         job: The job in it, or ``None``.
         messages: The conversation in it.
-        interrupted: Whether it waits for the answer to an interrupt, or goes on after one: that is written
-            when the task is done, or asks again.
+        interrupted: Whether it waits for the answer to an interrupt. Stays true while the answer is processed,
+            until the task writes its result or another interrupt.
     """
 
     exists: bool = False
@@ -36,7 +36,7 @@ class Snapshot:
     interrupted: bool = False
 
     def has(self, turn_id: str) -> bool:
-        """Whether its job is the one of this turn."""
+        """Whether its job belongs to this turn."""
         return self.job is not None and self.job.get("turn_id") == turn_id
 
     @property
@@ -46,14 +46,14 @@ class Snapshot:
 
 
 async def wait_until_stored(read: Callable[[], Awaitable[Snapshot]], turn_id: str) -> bool:
-    """Wait until a turn's question is in a checkpoint; not for ever, as the ledger has the turn in any case.
+    """Wait, about 2 s at most, until a turn's question is in a checkpoint.
 
     Args:
         read: Reads the thread's latest checkpoint.
         turn_id: The turn.
 
     Returns:
-        Whether it is there.
+        Whether it is there. (The ledger has the turn in any case.)
     """
     for _ in range(_STORED_TRIES):
         if (await read()).has(turn_id):
@@ -63,24 +63,24 @@ async def wait_until_stored(read: Callable[[], Awaitable[Snapshot]], turn_id: st
 
 
 def snapshot_of(saved: CheckpointTuple | None, channels: Collection[str]) -> Snapshot:
-    """Read a checkpoint; its input counts as state, also before the first node has run.
+    """Read a checkpoint. Input that no node has processed yet counts as state.
 
     Args:
         saved: The checkpoint, or ``None``.
-        channels: The channels that this graph has.
+        channels: Names of this graph's channels.
     """
     if saved is None:
         return Snapshot()
     values = saved.checkpoint["channel_values"]
-    given = values.get("__start__")
-    entered: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
-    job = entered.get("job") or values.get("job")
+    start = values.get("__start__")
+    new: Mapping[str, Any] = start if isinstance(start, Mapping) else {}
+    job = new.get("job") or values.get("job")
     versions = saved.checkpoint["channel_versions"]
     writes = saved.pending_writes or []
     return Snapshot(
         exists=bool(versions),
         foreign=job is None and any(name not in channels for name in versions),
         job=job,
-        messages=[*values.get("messages", []), *entered.get("messages", [])],
+        messages=[*values.get("messages", []), *new.get("messages", [])],
         interrupted=any(channel == "__interrupt__" for _, channel, _ in writes),
     )

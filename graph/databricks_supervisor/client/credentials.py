@@ -1,7 +1,7 @@
 """Credentials of the Databricks SDK, obtained off the event loop.
 
-The SDK renews tokens synchronously, and its ``BearerAuth`` asks it on the event loop for each request: a
-token service that takes two seconds stops every stream of a server for two seconds.
+The SDK renews tokens synchronously, and its ``BearerAuth`` calls it on the event loop for each request: a token
+service that takes two seconds blocks every stream of a server for two seconds.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
-_KEPT_S = 10.0
+_CACHE_S = 10.0
 
 
 class SharedCredentials:
-    """Asks for credentials in a thread, once for everyone who asks meanwhile, and keeps them for 10 s.
+    """Obtains credentials in a thread, once for all concurrent callers, and caches them for 10 s.
 
-    The SDK renews a token well before it ends (40 s or more), so one that is a few seconds old is still good.
+    The SDK renews a token at least 40 s before it expires, so one that is a few seconds old is still valid.
 
     Args:
         ask: Returns the headers that a request needs, such as ``Authorization``. May block.
-        clock: Monotonic seconds.
+        clock: Returns monotonic seconds.
     """
 
     def __init__(
@@ -30,44 +30,44 @@ class SharedCredentials:
         self._ask = ask
         self._clock = clock
         self._headers: Mapping[str, str] = {}
-        self._until = float("-inf")
-        self._asking: asyncio.Future[Mapping[str, str]] | None = None
+        self._valid_until = float("-inf")
+        self._pending: asyncio.Future[Mapping[str, str]] | None = None
 
     @classmethod
     def of(cls, http: Any) -> SharedCredentials | None:
-        """Those of an HTTP client (httpx's or its successor's) that Databricks authorises; ``None`` for others.
+        """The credentials of an httpx (or httpx2) client with Databricks' ``BearerAuth``; ``None`` for others.
 
-        From then on the client's own requests get their credentials off the event loop too.
+        From then on the client's own requests obtain their credentials off the event loop too.
         """
         auth = http.auth
         if type(auth).__name__ != "BearerAuth" or not callable(getattr(auth, "get_headers_func", None)):
             return None
-        taken = getattr(auth.async_auth_flow, "__self__", None)
-        if isinstance(taken, cls):
-            return taken
+        current = getattr(auth.async_auth_flow, "__self__", None)
+        if isinstance(current, cls):
+            return current
         shared = cls(auth.get_headers_func)
         auth.async_auth_flow = shared.async_auth_flow
         return shared
 
     async def authenticate(self) -> Mapping[str, str]:
-        """The headers. (By this name :func:`.refusals.is_unsent` knows where a failure was.)
+        """The headers. (:func:`.failures.is_unsent` recognises this function's name in a traceback.)
 
         Raises:
-            Exception: Whatever the SDK raises; it is asked again for the next one who asks.
+            Exception: Any error of the SDK. It is not cached.
         """
-        if self._clock() < self._until:
+        if self._clock() < self._valid_until:
             return self._headers
-        asking = self._asking
-        if asking is None or asking.done() or asking.get_loop() is not asyncio.get_running_loop():
-            asking = self._asking = asyncio.ensure_future(self._obtain())
-        return await asyncio.shield(asking)
+        pending = self._pending
+        if pending is None or pending.done() or pending.get_loop() is not asyncio.get_running_loop():
+            pending = self._pending = asyncio.ensure_future(self._obtain())
+        return await asyncio.shield(pending)
 
     async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
-        """What an HTTP client runs for each request (``httpx.Auth``)."""
+        """Called by the HTTP client for each request (``httpx.Auth``)."""
         request.headers["Authorization"] = (await self.authenticate())["Authorization"]
         yield request
 
     async def _obtain(self) -> Mapping[str, str]:
         headers = await asyncio.to_thread(self._ask)
-        self._headers, self._until = headers, self._clock() + _KEPT_S
+        self._headers, self._valid_until = headers, self._clock() + _CACHE_S
         return headers

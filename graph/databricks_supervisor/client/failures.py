@@ -1,4 +1,4 @@
-"""What a failed exchange means: what the service said, whether a POST created anything, whether a read may pass."""
+"""Classifies failed exchanges: did a POST create anything, can a read be retried, and which error to raise."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from ..errors import (
 )
 from ..redaction import scrub, scrub_answer
 
-_LONGEST_TEXT = 600
+_MAX_TEXT = 600
 _BEFORE_SENDING = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol"})
-# Where credentials are obtained: in httpx, in the Databricks SDK, and in the OpenAI SDK.
+# Names of the functions that obtain credentials: in httpx, in the Databricks SDK, and in the OpenAI SDK.
 _OBTAINING = frozenset({"auth_flow", "authenticate", "_prepare_options", "_prepare_request"})
 _WHILE_SENDING = frozenset(
     {"ReadError", "WriteError", "CloseError", "ReadTimeout", "WriteTimeout", "RemoteProtocolError"}
 )
 
-# docs/wire.md: Errors. What to do about each, matched by a part of the text.
+# (part of the error text, advice). docs/wire.md: Errors.
 _ADVICE = (
     (
         "Please ensure AI Gateway V2 is enabled",
@@ -54,11 +54,11 @@ _ADVICE = (
 
 @dataclass(frozen=True, slots=True)
 class ErrorResponse:
-    """An answer with an error status.
+    """A response with an error status.
 
     Attributes:
         status_code: HTTP status.
-        text: What the service said, without credentials, ending with a full stop.
+        text: The service's error text, without credentials, ending with a full stop.
         retry_after_s: ``Retry-After`` in seconds, if it was given.
     """
 
@@ -68,14 +68,14 @@ class ErrorResponse:
 
 
 def read_error_response(response: Any, body: object) -> ErrorResponse:
-    """Read an error answer; Databricks says ``error_code`` and ``message``, OpenAI ``error: {…}``."""
-    text = " ".join(scrub_answer(_text_of(body, response), response).split())[:_LONGEST_TEXT]
+    """Read an error response: Databricks sends ``error_code`` and ``message``, OpenAI ``error: {…}``."""
+    text = " ".join(scrub_answer(_error_text(body, response), response).split())[:_MAX_TEXT]
     text = text if text.endswith((".", "!", "?")) else f"{text}."
     return ErrorResponse(response.status_code, text, _retry_after(response.headers.get("retry-after")))
 
 
 def advice_for(text: str) -> str:
-    """What to do about a known error text, with a space before it; ``""`` for an unknown one.
+    """Advice for a known error text, after a space; ``""`` for an unknown text.
 
     Example:
         >>> advice_for("INVALID_PARAMETER_VALUE: no such model")
@@ -88,11 +88,11 @@ def advice_for(text: str) -> str:
 
 
 def is_unsent(error: BaseException) -> Literal["connection", "credentials"] | None:
-    """Whether a failed exchange proves that no byte of the request was sent, and why.
+    """Whether it is certain that no byte of the request was sent, and why.
 
-    Connecting failed, or no connection was free: those exceptions are named alike in httpx and its
-    successor, either of which a client of the OpenAI SDK may carry. Or the credentials could not be
-    obtained or cannot be sent (a line break in a token), which shows before the request is written.
+    ``"connection"``: connecting failed, or no connection was free (the exceptions have the same names in httpx and
+    httpx2, and the OpenAI SDK may use either). ``"credentials"``: they could not be obtained, or cannot be sent (a
+    line break in a token).
     """
     for link in _chain(error):
         if type(link).__name__ in _BEFORE_SENDING:
@@ -104,9 +104,9 @@ def is_unsent(error: BaseException) -> Literal["connection", "credentials"] | No
     return None
 
 
-def _text_of(body: object, response: Any) -> str:
+def _error_text(body: object, response: Any) -> str:
     if not isinstance(body, dict):
-        # The SDK unwraps OpenAI's `error`, and gives nothing for a body that is no JSON.
+        # The SDK unwraps OpenAI's `error`, and returns nothing for a body that is not JSON.
         try:
             body = json.loads(response.content)
         except ValueError:
@@ -114,9 +114,9 @@ def _text_of(body: object, response: Any) -> str:
     if not isinstance(body, dict):
         return str(body)
     inner = body.get("error")
-    said = inner if isinstance(inner, dict) else body
-    code = said.get("error_code") or said.get("code") or body.get("error_code")
-    message = said.get("message") or (inner if isinstance(inner, str) else None) or json.dumps(body)
+    fields = inner if isinstance(inner, dict) else body
+    code = fields.get("error_code") or fields.get("code") or body.get("error_code")
+    message = fields.get("message") or (inner if isinstance(inner, str) else None) or json.dumps(body)
     return f"{code}: {message}" if code and str(code) not in str(message) else str(message)
 
 
@@ -149,39 +149,39 @@ def _frames(error: BaseException) -> Iterator[str]:
 
 
 class NotAccepted(Exception):
-    """The POST certainly created nothing.
+    """It is certain that the POST created nothing.
 
     Attributes:
-        error: What to tell the caller.
-        again: Whether the same POST may work in a moment (429, connection refused).
-        retry_after_s: What the service asked to wait, in seconds.
-        stale_credentials: Whether fresh credentials may help (401).
+        error: The error for the caller.
+        retryable: Whether the same POST may succeed soon (429, connection refused).
+        retry_after_s: Seconds to wait, if the service sent ``Retry-After``.
+        stale_credentials: Whether new credentials may help (401).
     """
 
     def __init__(
         self,
         error: ServiceError,
         *,
-        again: bool = False,
+        retryable: bool = False,
         retry_after_s: float | None = None,
         stale_credentials: bool = False,
     ) -> None:
         super().__init__(str(error))
         self.error = error
-        self.again = again
+        self.retryable = retryable
         self.retry_after_s = retry_after_s
         self.stale_credentials = stale_credentials
 
 
 class OutcomeUnknown(Exception):
-    """The POST was sent, and nothing that came back says what became of it."""
+    """The POST was sent, and the response does not show whether it created anything."""
 
 
 class Transient(Exception):
-    """A read failed in a way that may pass.
+    """A read failed and can be retried.
 
     Attributes:
-        retry_after_s: What the service asked to wait, in seconds.
+        retry_after_s: Seconds to wait, if the service sent ``Retry-After``.
     """
 
     def __init__(self, reason: str, retry_after_s: float | None = None) -> None:
@@ -190,7 +190,7 @@ class Transient(Exception):
 
 
 def classify_create(refused: ErrorResponse) -> NotAccepted | OutcomeUnknown:
-    """What a refused POST proves."""
+    """The exception for a POST with an error response."""
     code = refused.status_code
     if code == 429:
         error = ServiceUnavailableError(
@@ -198,72 +198,71 @@ def classify_create(refused: ErrorResponse) -> NotAccepted | OutcomeUnknown:
             "Send the message again in a moment.",
             status_code=code,
         )
-        return NotAccepted(error, again=True, retry_after_s=refused.retry_after_s)
+        return NotAccepted(error, retryable=True, retry_after_s=refused.retry_after_s)
     if code in (408, 409) or (code >= 500 and code != 501):
         return OutcomeUnknown(f"the service answered {code}: {refused.text}")
-    return NotAccepted(_final(refused, "Nothing was submitted."), stale_credentials=code == 401)
+    return NotAccepted(_final_error(refused, "Nothing was submitted."), stale_credentials=code == 401)
 
 
 def classify_retrieve(refused: ErrorResponse) -> Transient | ServiceError:
-    """Whether a refused read may pass."""
+    """The exception for a GET with an error response."""
     code = refused.status_code
     if code in (408, 409, 425, 429) or (code >= 500 and code != 501):
         return Transient(f"the service answered {code}: {refused.text}", refused.retry_after_s)
-    return _final(refused, "The job was not touched and the thread still knows it.")
+    return _final_error(refused, "The job was not changed, and the thread still has its id.")
 
 
-def _final(refused: ErrorResponse, kept: str) -> ServiceError:
+def _final_error(refused: ErrorResponse, effect: str) -> ServiceError:
     code = refused.status_code
     if code == 401:
         return AuthenticationError(
-            f"The service does not accept the credentials (401): {refused.text} {kept} "
+            f"The service does not accept the credentials (401): {refused.text} {effect} "
             "Check the token or log in again, then resume the thread.",
             status_code=code,
         )
     if code == 403:
         return PermissionDeniedError(
-            f"The service refuses access (403): {refused.text} {kept} "
+            f"The service refuses access (403): {refused.text} {effect} "
             "Ask for the permission it names, then resume the thread.",
             status_code=code,
         )
     if code in (410, 501):
         return ServiceRetiredError(
-            f"This endpoint is retired ({code}): {refused.text} {kept} Any service that speaks background "
-            "Responses can take its place: an agent on Databricks Apps, OpenAI, or a server of your own "
+            f"This endpoint is retired ({code}): {refused.text} {effect} Any service with background Responses "
+            "can replace it: an agent on Databricks Apps, OpenAI, or your own server "
             "(give create_supervisor_graph another client_factory).",
             status_code=code,
         )
     return RequestRejectedError(
-        f"The service refused the request ({code}): {refused.text} {kept}{advice_for(refused.text)}",
+        f"The service refused the request ({code}): {refused.text} {effect}{advice_for(refused.text)}",
         status_code=code,
     )
 
 
 def classify_unsent(error: Exception, host: str) -> NotAccepted:
-    """What to tell of an exchange that failed before it was sent."""
-    if not is_unsent(error):
+    """The exception for an exchange that failed before the request was sent."""
+    reason = is_unsent(error)
+    if not reason:
         return NotAccepted(ServiceUnavailableError(describe(error)))
-    if is_unsent(error) == "credentials":
-        return NotAccepted(
-            AuthenticationError(
-                f"No credentials could be obtained: {describe(error)}. Nothing was submitted. "
-                "Log in again or check the token, then send the message again."
-            ),
-            stale_credentials=True,
+    if reason == "credentials":
+        refused = AuthenticationError(
+            f"No credentials could be obtained: {describe(error)}. Nothing was submitted. "
+            "Log in again or check the token, then send the message again."
         )
-    return NotAccepted(
-        ServiceUnavailableError(
-            f"Cannot reach {scrub(host)}: {describe(error)}. Nothing was submitted. "
-            "Check the address and the network, then send the message again."
-        ),
-        again="CERTIFICATE_VERIFY_FAILED" not in str(error.__cause__),
+        return NotAccepted(refused, stale_credentials=True)
+    unreachable = ServiceUnavailableError(
+        f"Cannot reach {scrub(host)}: {describe(error)}. Nothing was submitted. "
+        "Check the address and the network, then send the message again."
     )
+    return NotAccepted(unreachable, retryable="CERTIFICATE_VERIFY_FAILED" not in str(error.__cause__))
 
 
 def describe(error: BaseException) -> str:
     """An error in one line, without credentials."""
     cause = error.__cause__ or error
     text = " ".join(scrub(str(cause)).split())
-    if text.startswith("Illegal header"):  # The text goes on with the header, which may be the token's.
+    if text.startswith(
+        "Illegal header"
+    ):  # The rest of the text quotes the header, which may contain the token.
         text = "a header cannot be sent (is there a line break in the token?)"
     return f"{type(cause).__name__}: {text}" if text else type(cause).__name__

@@ -1,9 +1,9 @@
-"""The way of the polls: one bounded pool of connections, and nothing between it and the bytes.
+"""Poll transport: one bounded connection pool, raw bytes.
 
-Measured on loopback (``python -m benchmarks polls``), CPU of one GET of 0.6 KB: ``responses.retrieve`` 1.1 ms,
-the SDK's client without its types 0.6, httpx2 0.39, aiohttp 0.11, a bare socket 0.04. So polls go through
-aiohttp, where the caller's client is one that only the SDKs' defaults have shaped. A client with proxies, hooks, a
-transport or an ``Auth`` of its own is used as it is, and so is everything that is not a poll.
+Measured on loopback (``python -m benchmarks polls``), CPU time of one GET of 0.6 KB: ``responses.retrieve`` 1.1 ms,
+the SDK's client without its types 0.6 ms, httpx2 0.39 ms, aiohttp 0.11 ms, a bare socket 0.04 ms. So polls use
+aiohttp if the caller's client has the SDK's default configuration. A client with its own proxies, hooks, transport
+or ``Auth`` is used itself, as it is for all other requests.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .credentials import SharedCredentials
@@ -22,28 +22,28 @@ if TYPE_CHECKING:
     from yarl import URL
 
 
-MOST_AT_ONCE = 192
-"""Polls under way at once. A service that takes 0.2 s to answer is then asked up to 960 times a second."""
-MOST_CONNECTIONS = 256
-MOST_THROUGH_SDK = 32
-"""The same through a client of the SDK, whose pool collapses when more wait than it holds (measured)."""
-KEPT_ALIVE_S = 75.0
-"""Longer than the slowest usual cadence, so that the next poll finds its connection open."""
+MAX_POLLS = 192
+"""Concurrent polls. With a service that answers in 0.2 s, that is up to 960 polls a second."""
+MAX_CONNECTIONS = 256
+MAX_SDK_REQUESTS = 32
+"""Concurrent requests through a client of the SDK, whose pool collapses when too many wait (measured)."""
+KEEPALIVE_S = 75.0
+"""Longer than the longest usual polling interval, so that the next poll reuses its connection."""
 
-# aiohttp says itself what it can decode.
+# Not copied from the caller's client: aiohttp sets them itself.
 _OWN_HEADERS = frozenset({"accept-encoding", "authorization", "connection", "content-type", "host"})
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """An answer, read like one of httpx.
+class PollResponse:
+    """An HTTP response, with the attributes of an httpx response.
 
     Attributes:
         status_code: HTTP status.
         content: Its body.
-        headers: Its headers, whatever their case.
-        reason_phrase: The words after the status.
-        request: What was asked.
+        headers: Its headers, case-insensitive.
+        reason_phrase: The text after the status.
+        request: The request.
     """
 
     status_code: int
@@ -58,20 +58,18 @@ class Answer:
         return self.content.decode(errors="replace")
 
 
+@dataclass(frozen=True, slots=True)
 class Request:
-    """What was asked: its headers, by names in small letters, which no repr shows."""
+    """A request: its headers, with names in lower case. No repr shows them."""
 
-    __slots__ = ("headers",)
-
-    def __init__(self, headers: Mapping[str, str]) -> None:
-        self.headers = headers
+    headers: Mapping[str, str] = field(repr=False)
 
 
 class PollTransport:
-    """GETs with the address and the credentials of a client of the OpenAI SDK, through a pool of its own.
+    """GETs with the address and credentials of a client of the OpenAI SDK, through a separate connection pool.
 
-    The pool is closed when nobody has the transport any more, and at the latest when the event loop ends
-    as ``asyncio.run`` ends it: whoever is in the middle of a poll has it.
+    The pool is closed when the transport is garbage-collected (a running poll holds a reference), at the latest when
+    ``asyncio.run`` shuts the event loop down.
     """
 
     def __init__(self, openai: AsyncOpenAI, http: Any, credentials: SharedCredentials | None) -> None:
@@ -79,42 +77,42 @@ class PollTransport:
         self._base_url = str(openai.base_url).rstrip("/")
         self._http = http
         self._credentials = credentials
-        self._slots = asyncio.Semaphore(MOST_AT_ONCE)
+        self._slots = asyncio.Semaphore(MAX_POLLS)
         self._pool: AsyncGenerator[aiohttp.ClientSession, None] | None = None
         self._session: aiohttp.ClientSession | None = None
 
     @classmethod
     def of(cls, openai: AsyncOpenAI) -> PollTransport | None:
-        """The transport for a client, or ``None`` if its requests are to go through the client itself."""
+        """The transport for a client, or ``None`` if polls must use the client itself."""
         try:
             http: Any = openai._client
             credentials = SharedCredentials.of(http)
             if _is_plain(openai, http, credentials):
                 return cls(openai, http, credentials)
-        except AttributeError:  # The insides of some other release: the client itself knows what to do.
+        except AttributeError:  # Another release with other internals: use the client itself.
             pass
         return None
 
-    async def get(self, path: str, *, timeout_s: float) -> Answer:
-        """GET a path below the client's base URL, once a place is free; places are given in order.
+    async def get(self, path: str, *, timeout_s: float) -> PollResponse:
+        """GET a path below the client's base URL. Waits, in order, while ``MAX_POLLS`` are running.
 
         Args:
-            path: Begins with a slash, and is quoted already.
-            timeout_s: Time-out of the whole exchange, from when a place is free, in seconds.
+            path: Begins with a slash; already percent-encoded.
+            timeout_s: Time-out of the whole exchange, without that wait, in seconds.
 
         Raises:
-            aiohttp.ClientError, TimeoutError: There was no whole answer.
-            Exception: What the SDK raises that cannot obtain credentials.
+            aiohttp.ClientError, TimeoutError: There was no complete response.
+            Exception: The SDK's, if it cannot obtain credentials.
         """
         async with self._slots:
             sent = {**self._headers, "authorization": await self._authorization()}
             session, url, limit = self._session or await self._open(), self._url(path), _limit(timeout_s)
             try:
-                async with session.get(url, headers=sent, timeout=limit, allow_redirects=False) as answer:
-                    content = await answer.read()
+                async with session.get(url, headers=sent, timeout=limit, allow_redirects=False) as response:
+                    content = await response.read()
             except TimeoutError:
-                raise TimeoutError(f"no answer within {timeout_s:g} s") from None
-        return Answer(answer.status, content, answer.headers, answer.reason or "", Request(sent))
+                raise TimeoutError(f"no response within {timeout_s:g} s") from None
+        return PollResponse(response.status, content, response.headers, response.reason or "", Request(sent))
 
     async def _authorization(self) -> str:
         if self._credentials is not None:
@@ -123,10 +121,9 @@ class PollTransport:
 
     @functools.cached_property
     def _headers(self) -> dict[str, str]:
-        asked = {
-            n.lower(): v for n, v in [*self._http.headers.items(), *self._openai.default_headers.items()]
-        }
-        return {n: v for n, v in asked.items() if isinstance(v, str) and n not in _OWN_HEADERS}
+        given = [*self._http.headers.items(), *self._openai.default_headers.items()]
+        by_name = {name.lower(): value for name, value in given}
+        return {n: v for n, v in by_name.items() if isinstance(v, str) and n not in _OWN_HEADERS}
 
     def _url(self, path: str) -> URL:
         from yarl import URL
@@ -141,20 +138,20 @@ class PollTransport:
 
 
 async def _pool(sdk: Any) -> AsyncGenerator[aiohttp.ClientSession, None]:
-    """A pool that the event loop closes when the generator is dropped, or when the loop itself ends.
+    """A session that the event loop closes when the generator is garbage-collected or the loop is shut down.
 
-    So are the connections of the SDK's client: where they outlive their loop, the SDK complains of that.
+    Closes the connections of the SDK's client too: the SDK warns if they outlive their loop.
     """
     import aiohttp
 
     tls = sdk._pool._ssl_context
-    connector = aiohttp.TCPConnector(limit=MOST_CONNECTIONS, keepalive_timeout=KEPT_ALIVE_S, ssl=tls)
+    connector = aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=KEEPALIVE_S, ssl=tls)
     jar = aiohttp.DummyCookieJar()
     async with aiohttp.ClientSession(connector=connector, cookie_jar=jar, trust_env=False) as session:
         try:
             yield session
         finally:
-            if not sdk._pool._requests:  # A factory may give one client to many.
+            if not sdk._pool._requests:  # A factory may return one client several times.
                 await sdk.aclose()
 
 
@@ -162,11 +159,11 @@ async def _pool(sdk: Any) -> AsyncGenerator[aiohttp.ClientSession, None]:
 def _limit(timeout_s: float) -> aiohttp.ClientTimeout:
     import aiohttp
 
-    return aiohttp.ClientTimeout(total=timeout_s)  # One timer an exchange; three cost a tenth of the poll.
+    return aiohttp.ClientTimeout(total=timeout_s)  # One timer: three take a tenth of the poll's CPU time.
 
 
 def _is_plain(openai: Any, http: Any, credentials: SharedCredentials | None) -> bool:
-    """Whether a client asks in no other way than address, headers, key or Databricks' token, and TLS settings."""
+    """Whether a client is configured by address, headers, key or Databricks' token, and TLS settings only."""
     transport = http._transport
     pool = transport._pool
     kinds = (type(openai), type(http), type(transport), type(pool), type(pool._network_backend))

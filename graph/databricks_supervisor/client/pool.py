@@ -1,4 +1,4 @@
-"""ClientPool of the service: one per identity and event loop, built off the loop."""
+"""Clients of the service: one per identity and event loop, built off the event loop."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import inspect
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -22,26 +23,27 @@ if TYPE_CHECKING:
 ClientFactory = Callable[[str | None], "AsyncOpenAI | Awaitable[AsyncOpenAI]"]
 """Builds a client of the OpenAI SDK for a named identity (``None``: the process's own)."""
 
-MOST_IDLE_S = 600.0
-MOST_KEPT = 64
-MOST_IDLE_WHEN_MANY_S = 60.0
-"""Longer than any usual cadence: a client whose jobs are polled is not thrown out, however many there are."""
+MAX_IDLE_S = 600.0
+MANY_CLIENTS = 64
+MAX_IDLE_WHEN_MANY_S = 60.0
+"""Longer than any usual polling interval: a client whose jobs are polled stays, however many clients there are."""
 
 
 def databricks_client(identity: str | None = None) -> AsyncOpenAI:
     """The default ``client_factory``: the workspace of the process's environment, through AI Gateway.
 
-    Blocks while it imports the SDKs (a second) and asks the workspace for its settings; the graph calls it
-    in a thread.
+    Blocks while it imports the SDKs (about 1 s) and reads the workspace's settings; the graph calls it in a thread.
+
+    Args:
+        identity: Must be ``None``: named identities need another ``client_factory``.
 
     Raises:
-        ConfigurationError: No workspace is configured, or an identity was named, which needs a
-            ``client_factory`` that knows it.
+        ConfigurationError: No workspace is configured, or an identity was named.
     """
     if identity is not None:
         raise ConfigurationError(
-            f"Identity {identity!r} was named, but the graph has no client_factory that knows identities. "
-            "Give create_supervisor_graph(client_factory=…) one. Nothing was submitted."
+            f"Identity {identity!r} was named, but the default client_factory has no named identities. "
+            "Give create_supervisor_graph(client_factory=…) one that has. Nothing was submitted."
         )
     from databricks.sdk.core import Config
 
@@ -50,16 +52,16 @@ def databricks_client(identity: str | None = None) -> AsyncOpenAI:
         return workspace_client(Config(retry_timeout_seconds=2, http_timeout_seconds=5))
     except Exception as error:
         raise ConfigurationError(
-            f"No workspace to talk to: {' '.join(scrub(str(error)).split())} Nothing was submitted. "
-            "Set DATABRICKS_HOST and DATABRICKS_TOKEN (or another login that the Databricks SDK knows)."
+            f"No workspace is configured: {' '.join(scrub(str(error)).split())} Nothing was submitted. "
+            "Set DATABRICKS_HOST and DATABRICKS_TOKEN (or another login that the Databricks SDK supports)."
         ) from None
 
 
 def workspace_client(config: Config) -> AsyncOpenAI:
     """A client of a workspace's AI Gateway, with the login of a ``databricks.sdk`` configuration.
 
-    ``AsyncDatabricksOpenAI(use_ai_gateway=True)`` asks in the same way and may be used instead. Its package imports
-    MLflow, pandas and PySpark, which take 150 MB and 1.5 to 4 s (measured), and its typed calls cut ids.
+    ``AsyncDatabricksOpenAI(use_ai_gateway=True)`` sends the same requests and may be used instead. Its package
+    imports MLflow, pandas and PySpark (150 MB and 1.5 to 4 s, measured), and its typed calls truncate ids.
     """
     import httpx2
     import openai
@@ -76,23 +78,21 @@ def workspace_client(config: Config) -> AsyncOpenAI:
 
 
 class ClientPool:
-    """Hands out one client per identity and event loop, and lets go of those that nobody asks for any more.
+    """Returns one client per identity and event loop, and drops idle clients.
 
-    A server has an identity per user, and a client with its TLS settings is about a megabyte. One that is let
-    go of closes its connections when the last exchange that uses it is over.
+    A server has an identity per user, and a client with its TLS settings takes about 1 MB. A dropped client closes
+    its connections after its last exchange.
 
     Args:
-        factory: Builds one. A plain function is called in a thread; it may block.
-        clock: Monotonic seconds.
+        factory: Builds a client. A plain function is called in a thread, so it may block.
+        clock: Returns monotonic seconds.
     """
 
     def __init__(self, factory: ClientFactory, clock: Callable[[], float] = time.monotonic) -> None:
         self._factory = factory
         self._clock = clock
         self._lock = threading.Lock()
-        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str | None, _Kept]] = (
-            WeakKeyDictionary()
-        )
+        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Clients] = WeakKeyDictionary()
 
     async def get(self, identity: str | None) -> SupervisorClient:
         """The client of this identity for the running loop.
@@ -100,44 +100,44 @@ class ClientPool:
         Raises:
             ConfigurationError: It cannot be built.
         """
-        clients = self._of(asyncio.get_running_loop())
-        kept = clients.get(identity)
-        if kept is None:
-            self._let_go(clients)
-            kept = clients[identity] = _Kept(asyncio.ensure_future(self._build(identity)))
-        kept.asked_at = self._clock()
-        if kept.client is not None:
-            return kept.client
+        clients = self._clients(asyncio.get_running_loop())
+        entry = clients.get(identity)
+        if entry is None:
+            self._drop_idle(clients)
+            entry = clients[identity] = _Entry(asyncio.ensure_future(self._build(identity)))
+        entry.used_at = self._clock()
+        if entry.client is not None:
+            return entry.client
         try:
-            kept.client = await asyncio.shield(kept.building)
+            entry.client = await asyncio.shield(entry.building)
         except BaseException:
-            if kept.building.done() and clients.get(identity) is kept:
+            if entry.building.done() and clients.get(identity) is entry:
                 del clients[identity]
             raise
-        return kept.client
+        return entry.client
 
     def invalidate(self, identity: str | None, stale: SupervisorClient | None = None) -> None:
-        """Build a new one next time: its credentials are stale.
+        """Drop a client whose credentials are stale, so that :meth:`get` builds a new one.
 
         Args:
-            identity: Whose.
-            stale: The client that was refused, if known: a newer one is kept.
+            identity: The identity of the client.
+            stale: The client whose credentials were refused, if known: a newer one is not dropped.
         """
         clients = self._loops.get(asyncio.get_running_loop(), {})
-        kept = clients.get(identity)
-        if kept is not None and (stale is None or kept.client is stale):
+        entry = clients.get(identity)
+        if entry is not None and (stale is None or entry.client is stale):
             del clients[identity]
 
-    def _let_go(self, clients: dict[str | None, _Kept]) -> None:
-        idle_s = MOST_IDLE_S if len(clients) < MOST_KEPT else MOST_IDLE_WHEN_MANY_S
-        oldest = self._clock() - idle_s
-        for identity in [name for name, kept in clients.items() if kept.asked_at < oldest]:
+    def _drop_idle(self, clients: _Clients) -> None:
+        max_idle_s = MAX_IDLE_S if len(clients) < MANY_CLIENTS else MAX_IDLE_WHEN_MANY_S
+        oldest = self._clock() - max_idle_s
+        for identity in [name for name, entry in clients.items() if entry.used_at < oldest]:
             del clients[identity]
 
-    def _of(self, running: asyncio.AbstractEventLoop) -> dict[str | None, _Kept]:
+    def _clients(self, running: asyncio.AbstractEventLoop) -> _Clients:
         with self._lock:
             if running not in self._loops:
-                # A client holds its loop: weak keys alone would keep every loop of every asyncio.run().
+                # A client refers to its loop, so weak keys alone would keep the loop of every asyncio.run().
                 for closed in [loop for loop in self._loops if loop.is_closed()]:
                     del self._loops[closed]
             return self._loops.setdefault(running, {})
@@ -147,8 +147,8 @@ class ClientPool:
             if inspect.iscoroutinefunction(self._factory):
                 client = await self._factory(identity)
             else:
-                made = await asyncio.to_thread(self._factory, identity)
-                client = await made if inspect.isawaitable(made) else made
+                result = await asyncio.to_thread(self._factory, identity)
+                client = await result if inspect.isawaitable(result) else result
         except SupervisorError:
             raise
         except Exception as error:
@@ -159,12 +159,11 @@ class ClientPool:
         return SupervisorClient(client)
 
 
-class _Kept:
-    """A client, or its building."""
+@dataclass(slots=True, eq=False)
+class _Entry:
+    building: asyncio.Future[SupervisorClient]
+    client: SupervisorClient | None = None
+    used_at: float = 0.0
 
-    __slots__ = ("asked_at", "building", "client")
 
-    def __init__(self, building: asyncio.Future[SupervisorClient]) -> None:
-        self.building = building
-        self.client: SupervisorClient | None = None
-        self.asked_at = 0.0
+_Clients = dict[str | None, _Entry]

@@ -1,9 +1,9 @@
-"""The one place that speaks HTTP: create, retrieve and cancel a background response.
+"""Create, retrieve and cancel background responses over HTTP.
 
-Any client of the OpenAI SDK will do (``AsyncDatabricksOpenAI``, ``AsyncOpenAI``): base URL and credentials
-come from it. What is sent and read here is plain JSON, because the typed calls of the SDKs cut ids, cannot
-be told per call not to repeat a POST, and refuse items that they do not know (docs/wire.md: Ids, Submit). Polls
-have a way of their own where they can (:mod:`.transport`); everything else goes through the client.
+Base URL and credentials come from any client of the OpenAI SDK (``AsyncDatabricksOpenAI``, ``AsyncOpenAI``). Requests
+and responses are plain JSON: the SDKs' typed calls truncate ids, cannot switch off the retries of a single POST, and
+refuse unknown items (docs/wire.md: Ids, Submit). Polls use :mod:`.poll_transport` if possible, everything else uses
+the client.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from .failures import (
     is_unsent,
     read_error_response,
 )
-from .poll_transport import MOST_THROUGH_SDK, PollTransport
+from .poll_transport import MAX_SDK_REQUESTS, PollTransport
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 
 POLLS_PER_S = 2000
-"""Of one process: about half a core (``python -m benchmarks jobs``). More jobs than that are polled later."""
+"""Per process: about half a core (``python -m benchmarks jobs``). Beyond that, polls are delayed."""
 _budget = RateBudget(POLLS_PER_S)
 
 TERMINAL = frozenset({"completed", "failed", "cancelled", "incomplete"})
@@ -51,11 +51,11 @@ class ServiceResponse:
     """A background response, as plain JSON.
 
     Attributes:
-        id: Its id, whole.
-        status: Its status, as the service calls it.
-        output: Its ``output`` as it came (a list, ``None``, or rubbish).
-        body: Everything that came.
-        digest: Digest of the bytes that came.
+        id: Its full id.
+        status: Its status at the service.
+        output: Its ``output``, not validated.
+        body: The whole body.
+        digest: Digest of the body's bytes.
     """
 
     id: str
@@ -66,16 +66,19 @@ class ServiceResponse:
 
     @property
     def terminal(self) -> bool:
-        """Whether the status is one that a job ends with."""
+        """Whether the job has ended."""
         return self.status in TERMINAL
 
     def without_content(self) -> ServiceResponse:
-        """What the next poll needs of it: parsed, 50 KB are 200 KB, and a process waits for thousands of jobs."""
+        """A copy for the next poll's ``last``, to save memory: 50 KB of JSON take 200 KB when parsed."""
         return replace(self, output=None, body={})
 
 
 class SupervisorClient:
     """Background responses over one client of the OpenAI SDK.
+
+    Args:
+        openai: The client.
 
     Example:
         >>> import asyncio, openai
@@ -83,14 +86,14 @@ class SupervisorClient:
         >>> try:
         ...     asyncio.run(client.create({"model": "m", "input": []}, idempotency_key="k", timeout_s=5))
         ... except NotAccepted as refused:
-        ...     refused.again
+        ...     refused.retryable
         True
     """
 
     def __init__(self, openai: AsyncOpenAI) -> None:
         self._openai = openai
         self._polls = PollTransport.of(openai)
-        self._slots = asyncio.Semaphore(MOST_THROUGH_SDK)
+        self._slots = asyncio.Semaphore(MAX_SDK_REQUESTS)
 
     async def create(
         self,
@@ -104,17 +107,19 @@ class SupervisorClient:
 
         Args:
             body: The request, as JSON.
-            idempotency_key: Sent for services that honour one; nothing here depends on it.
+            idempotency_key: Sent for services that support it; nothing here depends on it.
             timeout_s: Time-out of each phase of the exchange, in seconds.
             headers: More headers, such as the trace context.
 
         Raises:
-            NotAccepted: Proof that nothing was created.
-            OutcomeUnknown: Everything else.
+            NotAccepted: It is certain that nothing was created.
+            OutcomeUnknown: Any other failure.
         """
-        sent = {**(headers or {}), "Idempotency-Key": idempotency_key}
+        headers = {**(headers or {}), "Idempotency-Key": idempotency_key}
         try:
-            return _read(await self._exchange("POST", "/responses", timeout_s, classify_create, body, sent))
+            return _read(
+                await self._exchange("POST", "/responses", timeout_s, classify_create, body, headers)
+            )
         except (NotAccepted, OutcomeUnknown):
             raise
         except _Unreadable as error:
@@ -130,13 +135,13 @@ class SupervisorClient:
         """GET a background response.
 
         Args:
-            response_id: Its id, whole.
+            response_id: Its full id.
             timeout_s: Time-out of the exchange, in seconds.
-            last: The previous response: returned as it is, without parsing, when nothing changed.
+            last: The previous response, which is returned without parsing if nothing changed.
 
         Raises:
-            Transient: Network, 408, 429, 5xx, or an answer that is no JSON object.
-            ServiceError: Anything final, by class; 404 is a RequestRejectedError with that ``status_code``.
+            Transient: Network error, 408, 429, 5xx, or a body that is not a response.
+            ServiceError: Any final error; 404 is a RequestRejectedError with that ``status_code``.
         """
         try:
             return _read(await self._poll(f"/responses/{quote(response_id, safe='')}", timeout_s), last)
@@ -153,7 +158,7 @@ class SupervisorClient:
         """Ask the service to cancel a job.
 
         Returns:
-            Whether it said that it did. Services may not know how (docs/wire.md: Retrieve).
+            Whether the service confirmed it. Some services cannot cancel (docs/wire.md: Retrieve).
         """
         try:
             path = f"/responses/{quote(response_id, safe='')}/cancel"
@@ -170,12 +175,12 @@ class SupervisorClient:
         if wait_s := _budget.wait_s(time.monotonic()):
             await asyncio.sleep(wait_s)
         if self._polls is not None:
-            answer = await self._polls.get(path, timeout_s=timeout_s)
-            if answer.status_code >= 400:
-                raise classify_retrieve(read_error_response(answer, None))
-            if answer.status_code < 300:
-                return answer
-            # The client knows where a redirect may lead, and with which headers.
+            response = await self._polls.get(path, timeout_s=timeout_s)
+            if response.status_code >= 400:
+                raise classify_retrieve(read_error_response(response, None))
+            if response.status_code < 300:
+                return response
+            # The client handles redirects, including which headers may be sent to another host.
         return await self._exchange("GET", path, timeout_s, classify_retrieve)
 
     async def _exchange(
@@ -190,7 +195,7 @@ class SupervisorClient:
         import httpx2
         import openai
 
-        # max_retries here, not on the client: a caller's client repeats POSTs by default.
+        # The client retries POSTs by default; max_retries switches that off for this call.
         options: Any = {"max_retries": 0, "timeout": timeout_s, "headers": dict(headers or {})}
         try:
             if method == "GET":
@@ -203,12 +208,12 @@ class SupervisorClient:
 
     @asynccontextmanager
     async def _slot(self, timeout_s: float) -> AsyncIterator[None]:
-        """A place for a POST, which must not wait for longer than its claim lives."""
+        """A slot for a POST. The wait is limited, because the claim of the submission expires."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._slots.acquire()
         except TimeoutError:
-            raise PoolTimeout(f"{MOST_THROUGH_SDK} requests are under way") from None
+            raise PoolTimeout(f"{MAX_SDK_REQUESTS} requests are already running") from None
         try:
             yield
         finally:
@@ -216,15 +221,15 @@ class SupervisorClient:
 
 
 class _Unreadable(Exception):
-    """200, but not a response."""
+    """Status 200, but the body is not a response."""
 
 
 class PoolTimeout(Exception):
-    """No place was free; named as in httpx, for :func:`.refusals.is_unsent`."""
+    """No slot was free; named as in httpx, for :func:`.failures.is_unsent`."""
 
 
-def _read(answer: Any, last: ServiceResponse | None = None) -> ServiceResponse:
-    raw = bytes(answer.content)
+def _read(response: Any, last: ServiceResponse | None = None) -> ServiceResponse:
+    raw = bytes(response.content)
     digest = hashlib.sha256(raw).digest()  # 50 KB: 0.027 ms; blake2b takes 0.048.
     if last is not None and last.digest == digest:
         return last
@@ -233,12 +238,12 @@ def _read(answer: Any, last: ServiceResponse | None = None) -> ServiceResponse:
     except ValueError:
         body = None
     if not isinstance(body, dict) or not isinstance(body.get("id"), str) or not body["id"]:
-        text = scrub_answer(raw[:2000].decode(errors="replace"), answer)
-        raise _Unreadable(f"the answer was not a response: {text[:200]!r}")
+        text = scrub_answer(raw[:2000].decode(errors="replace"), response)
+        raise _Unreadable(f"the body is not a response: {text[:200]!r}")
     status = body.get("status")
     return ServiceResponse(
         id=body["id"],
-        # A response without a status is one that a foreground service finished before it answered.
+        # Without a status: a service without background mode finished the response before answering.
         status=status if isinstance(status, str) and status else "completed",
         output=body.get("output"),
         body=body,

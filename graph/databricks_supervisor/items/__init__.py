@@ -1,15 +1,15 @@
 """Responses items and the conversation: pure functions.
 
-Lives here: :mod:`.messages` (items as LangChain messages and back, without loss; with :mod:`.from_langchain` for
-messages that others wrote, :mod:`.original_item`, :mod:`.content` and :mod:`.json_values`), :mod:`.history` (a
-conversation as the input of a request; with :mod:`.call_pairs`), :mod:`.output` (what is new in a response, and what
-it waits for; with :mod:`.echo`).
+Lives here: :mod:`.messages` (items to LangChain messages and back, without loss; with :mod:`.from_langchain` for
+messages of other nodes, :mod:`.original_item`, :mod:`.content` and :mod:`.json_values`), :mod:`.history` (the
+conversation as the input of a request; with :mod:`.call_pairs`), :mod:`.output` (a response's new items and pending
+approvals and calls; with :mod:`.echo`).
 
 May import: nothing of this package.
 """
 
+from .json_values import Item
 from .messages import (
-    Item,
     as_item,
     is_of_response,
     item_type,

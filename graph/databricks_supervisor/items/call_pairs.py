@@ -1,8 +1,8 @@
-"""One consistent record per call: at most one call, one output after it, or a request and its answer.
+"""At most one call and one output per call id, or one approval request and its response.
 
-The same call can be in a conversation as an approval request, as the decision on it, as a function call and
-as an output, all with one id (docs/wire.md: What clients need), while the service wants one result for
-each: "each tool_use must have a single result" (docs/wire.md: Approvals).
+A conversation can contain the same call as an approval request, its response, a function call and an output, all with
+one id (docs/wire.md: What clients need), but the service accepts one result per call: "each tool_use must have a
+single result" (docs/wire.md: Approvals).
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-Item = dict[str, Any]
+from .json_values import Item
 
 MAX_ID: Final = 64
 NOT_RUN: Final = "No output: the call was not run."
@@ -21,7 +21,7 @@ REFUSED: Final = "No output: the call was refused."
 LOST: Final = "No output: the call was approved, and the turn ended before its result arrived."
 
 _ID_KEYS: Final = ("id", "call_id", "approval_request_id")
-_CALL_KEYS: Final = {
+CALL_KEYS: Final = {
     "function_call": "call_id",
     "function_call_output": "call_id",
     "mcp_approval_request": "id",
@@ -31,13 +31,13 @@ _CALL_KEYS: Final = {
 
 @dataclass(slots=True, eq=False)
 class CallRecord:
-    """What the conversation says about one call id; of each kind the first, of outputs the last."""
+    """The items of one call id: the first call, request and response, and the last output."""
 
     call: Item | None = None
     request: Item | None = None
     response: Item | None = None
     output: Item | None = None
-    begun: bool = False
+    started: bool = False
     ended: bool = False
 
     def add(self, item: Item) -> None:
@@ -51,41 +51,38 @@ class CallRecord:
             case _:
                 self.output = item
 
-    def is_over_before(self, item: Item) -> bool:
-        """Whether an item with this call's id begins another record."""
+    def is_complete_before(self, item: Item) -> bool:
+        """Whether an item with this call's id belongs to another use of the id."""
+        has_result = self.output is not None and (self.call is not None or self.request is not None)
         match item["type"]:
             case "function_call":
-                return self.output is not None and self.begins
+                return has_result
             case "mcp_approval_request":
-                answered = self.request is not None and self.response is not None
-                return answered or (self.output is not None and self.begins)
+                return has_result or (self.request is not None and self.response is not None)
         return False
 
     @property
-    def begins(self) -> bool:
-        """Whether it has a beginning."""
-        return self.call is not None or self.request is not None
-
-    @property
-    def request_id(self) -> str:
-        """The id of the call, by the request for its approval."""
-        return str((self.request or {}).get("id", ""))
-
-    @property
-    def is_decided(self) -> bool:
-        """Answered by a person and not carried out: the service needs to see request and answer."""
+    def awaits_result(self) -> bool:
+        """Whether its approval is decided and has no output: the service needs the request and the response."""
         return self.request is not None and self.response is not None and self.output is None
 
     def start(self) -> Item | None:
-        if self.is_decided:
+        """The item to send first."""
+        if self.awaits_result:
             return self.request
         if self.call is None and self.request is not None and self.output is not None:
-            kept = {key: self.request[key] for key in ("name", "arguments")}
-            return {"type": "function_call", "call_id": self.request["id"], **kept}
+            name, arguments = self.request["name"], self.request["arguments"]
+            return {
+                "type": "function_call",
+                "call_id": self.request["id"],
+                "name": name,
+                "arguments": arguments,
+            }
         return self.call
 
     def end(self) -> Item | None:
-        if self.is_decided:
+        """The item to send after :meth:`start`."""
+        if self.awaits_result:
             return self.response
         if self.call is not None and self.output is None:
             return {"type": "function_call_output", "call_id": self.call["call_id"], "output": NOT_RUN}
@@ -93,26 +90,26 @@ class CallRecord:
 
 
 def shorten_ids(items: Sequence[Item]) -> list[Item]:
-    """Cut all ids alike to 64 characters, so that answers still match what they answer (docs/wire.md: Ids).
+    """Truncate ids to 64 characters, the same everywhere, so that outputs still match calls (docs/wire.md: Ids).
 
-    Ids that would become equal get a hash at their end instead. One that is 64 characters long already is the
-    cut form of a longer one: the official client cuts some fields and not others.
+    Ids that would become equal end with a hash instead. An id of exactly 64 characters counts as the truncated form
+    of a longer one: the official client truncates some fields and not others.
 
     Example:
         >>> item = {"type": "function_call_output", "call_id": "c" * 70, "output": ""}
         >>> len(shorten_ids([item])[0]["call_id"])
         64
     """
-    alike: defaultdict[str, set[str]] = defaultdict(set)
+    full_ids: defaultdict[str, set[str]] = defaultdict(set)  # by truncated id
     for item in items:
         for key in _ID_KEYS:
             if len(item.get(key, "")) > MAX_ID:
-                alike[item[key][:MAX_ID]].add(item[key])
+                full_ids[item[key][:MAX_ID]].add(item[key])
 
     def short(value: str) -> str:
         if len(value) <= MAX_ID:
             return value
-        if len(alike[value[:MAX_ID]]) == 1:
+        if len(full_ids[value[:MAX_ID]]) == 1:
             return value[:MAX_ID]
         return f"{value[: MAX_ID - 17]}-{hashlib.sha256(value.encode()).hexdigest()[:16]}"
 
@@ -122,25 +119,25 @@ def shorten_ids(items: Sequence[Item]) -> list[Item]:
 
 
 def pair_calls(items: Sequence[Item]) -> list[Item]:
-    """Order what is said about each call id so that a strict service takes it.
+    """Reduce the items of each call id to a pair that the service accepts.
 
-    * With an output: the call, then the output; request and answer of its approval are left out, and serve to
-      make the call where it is missing.
-    * Answered, no output yet: the approval request, then the answer.
-    * Approved in an earlier turn, whose result never arrived: the call and an output that says so. Sent again
-      as it was, the approval could run the tool a second time.
-    * A request that nobody answered: left out.
-    * A call without an output: gets one that says so, as the service refuses dangling calls.
-    * An output without a call: becomes a message of the assistant.
-    * Twice the same: one call (the first) and one output (the last).
-    * An id that is used again, after its output or its answer: the earlier record is told to its end, under
-      another id. A decision is about the request before it, and about no other.
+    * Call with output: the call, then the output. The approval's request and response are left out; they supply
+      the call if it is missing.
+    * Approval with a response and no output: the request, then the response.
+    * Approved in an earlier turn and no output arrived: the call and an output that says so. Sending the approval
+      again could run the tool twice.
+    * Approval request without a response: left out.
+    * Call without an output: gets an output that says so, because the service rejects such calls.
+    * Output without a call: becomes a message of the assistant.
+    * Duplicates: the first call and the last output.
+    * Id used again after its output or response: the earlier use is completed under another id. A response belongs
+      to the request before it.
 
     Args:
         items: Items of the conversation with known keys, in order.
 
     Returns:
-        The items to send. Between a call and its output there are other calls and outputs at most.
+        The items to send. No message stands between a call and its output.
 
     Example:
         >>> call = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"}
@@ -150,15 +147,14 @@ def pair_calls(items: Sequence[Item]) -> list[Item]:
     items = _with_distinct_ids(items)
     records: defaultdict[str, CallRecord] = defaultdict(CallRecord)
     for item in items:
-        if key := _CALL_KEYS.get(item["type"]):
+        if key := CALL_KEYS.get(item["type"]):
             records[item[key]].add(item)
-    for record in _left_behind(items, records.values()):
-        record.output = {"type": "function_call_output", "call_id": record.request_id, "output": LOST}
-    paired = _Paired()
+    _complete_lost_calls(items, records.values())
+    paired = _PairedItems()
     for item in items:
-        key = _CALL_KEYS.get(item["type"])
+        key = CALL_KEYS.get(item["type"])
         if key is None:
-            # Endpoints want results right after their calls: no message may stand between the two.
+            # No message may stand between a call and its output.
             paired.close_all()
             paired.items.append(item)
             continue
@@ -168,24 +164,24 @@ def pair_calls(items: Sequence[Item]) -> list[Item]:
                 record.ended = True
                 paired.close_all()
                 paired.items.append(_as_message(record.output))
-        elif item["type"] in ("function_call", "mcp_approval_request") and not record.begun:
-            paired.begin(record, start)
+        elif item["type"] in ("function_call", "mcp_approval_request") and not record.started:
+            paired.start(record, start)
         elif item["type"] in ("function_call_output", "mcp_approval_response"):
             paired.close(record)
     paired.close_all()
     return paired.items
 
 
-class _Paired:
-    """The items so far, and the calls among them whose output is still to come."""
+class _PairedItems:
+    """The items so far, and their calls without an output yet."""
 
     def __init__(self) -> None:
         self.items: list[Item] = []
         self._open: list[CallRecord] = []
 
-    def begin(self, record: CallRecord, start: Item) -> None:
-        record.begun = True
-        self.items.append(start)
+    def start(self, record: CallRecord, item: Item) -> None:
+        record.started = True
+        self.items.append(item)
         self._open.append(record)
 
     def close(self, record: CallRecord) -> None:
@@ -200,48 +196,49 @@ class _Paired:
 
 
 def _with_distinct_ids(items: Sequence[Item]) -> list[Item]:
-    """Another id for every use of an id but the last one: services may number their calls anew."""
+    """Rename every use of an id except the last: services may number their calls anew in each response."""
     uses: defaultdict[str, list[CallRecord]] = defaultdict(list)
-    use_of: list[tuple[str, int] | None] = []
+    use_numbers: list[int] = []
     for item in items:
-        key = _CALL_KEYS.get(item["type"])
+        key = CALL_KEYS.get(item["type"])
         if key is None:
-            use_of.append(None)
+            use_numbers.append(-1)
             continue
-        of_this_id = uses[item[key]]
-        if not of_this_id or of_this_id[-1].is_over_before(item):
-            of_this_id.append(CallRecord())
-        of_this_id[-1].add(item)
-        use_of.append((item[key], len(of_this_id) - 1))
+        records = uses[item[key]]
+        if not records or records[-1].is_complete_before(item):
+            records.append(CallRecord())
+        records[-1].add(item)
+        use_numbers.append(len(records) - 1)
     renamed: list[Item] = []
-    for item, use in zip(items, use_of, strict=True):
-        if use is None or use[1] == len(uses[use[0]]) - 1:
+    for item, number in zip(items, use_numbers, strict=True):
+        key = CALL_KEYS.get(item["type"])
+        if key is None or number == len(uses[item[key]]) - 1:
             renamed.append(item)
             continue
-        name = _another_name(use[0], use[1], uses)
-        renamed.append({k: name if k in _ID_KEYS and v == use[0] else v for k, v in item.items()})
-        record = uses[use[0]][use[1]]
-        if item is record.response and record.is_decided:
+        old, record = item[key], uses[item[key]][number]
+        new = _unused_id(old, number, uses)
+        renamed.append({k: new if k in _ID_KEYS and v == old else v for k, v in item.items()})
+        if item is record.response and record.awaits_result:
             text = LOST if item.get("approve") else REFUSED
-            renamed.append({"type": "function_call_output", "call_id": name, "output": text})
+            renamed.append({"type": "function_call_output", "call_id": new, "output": text})
     return renamed
 
 
-def _another_name(name: str, number: int, taken: Mapping[str, object]) -> str:
-    while (other := f"{name[: MAX_ID - 8]}-{number + 1}") in taken:
+def _unused_id(old: str, number: int, used: Mapping[str, object]) -> str:
+    while (new := f"{old[: MAX_ID - 8]}-{number + 1}") in used:
         number += 1_000
-    return other
+    return new
 
 
-def _left_behind(items: Sequence[Item], records: Iterable[CallRecord]) -> list[CallRecord]:
-    """What was approved, and then a person said something else."""
-    said = [index for index, item in enumerate(items) if item.get("role") == "user"]
-    moved_on = {id(item) for item in items[: said[-1]]} if said else set()
-    return [
-        record
-        for record in records
-        if record.is_decided and id(record.response) in moved_on and (record.response or {}).get("approve")
-    ]
+def _complete_lost_calls(items: Sequence[Item], records: Iterable[CallRecord]) -> None:
+    """Add an output to calls that were approved before the last user message and got none."""
+    user_messages = [index for index, item in enumerate(items) if item.get("role") == "user"]
+    earlier = {id(item) for item in items[: user_messages[-1]]} if user_messages else set()
+    for record in records:
+        response = record.response
+        if record.awaits_result and response and id(response) in earlier and response.get("approve"):
+            call_id = response["approval_request_id"]
+            record.output = {"type": "function_call_output", "call_id": call_id, "output": LOST}
 
 
 def _as_message(output: Item) -> Item:

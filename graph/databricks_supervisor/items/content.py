@@ -1,19 +1,14 @@
-"""Content blocks of any dialect as the parts that the service takes.
-
-Understood are LangChain's blocks (v0 and v1), OpenAI's (chat and Responses) and Anthropic's.
-"""
+"""Converts content blocks of LangChain (v0, v1), OpenAI (chat, Responses) and Anthropic to the service's parts."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
-from .json_values import canonical
+from .json_values import Item, canonical
 
-Item = dict[str, Any]
-
-# Tuples, because what is looked up in them may be anything that JSON can hold.
+# Tuples, not sets: the values looked up in them may be unhashable JSON.
 TEXT: Final = ("text", "output_text", "input_text", "text-plain")
 MEDIA: Final = (
     *("image", "image_url", "input_image"),
@@ -29,14 +24,14 @@ _ANNOTATIONS: Final = {
 
 
 def parts_of(content: object) -> list[Item]:
-    """The content of a user's (or system) message as input parts: text, images, files, audio.
+    """The content of a user or system message as input parts: text, images, files, audio.
 
     Args:
-        content: A string, or a list of strings and content blocks of any known dialect.
+        content: A string, or a list of strings and content blocks of any known format.
 
     Returns:
-        ``input_text``, ``input_image``, ``input_file`` and ``input_audio`` parts without empty ones; binary
-        data as ``data:`` URLs. A block that is not known is given as JSON text.
+        Non-empty ``input_text``, ``input_image``, ``input_file`` and ``input_audio`` parts; binary data as ``data:``
+        URLs, an unknown block as JSON text.
 
     Example:
         >>> parts_of([{"type": "image", "base64": "aGk=", "mime_type": "image/png"}])
@@ -55,7 +50,7 @@ def parts_of(content: object) -> list[Item]:
 
 
 def output_text_of(output: object) -> str:
-    """A tool's output as the one string that the service takes (docs/wire.md: Client-side functions).
+    """A tool's output as one string, as the service requires it (docs/wire.md: Client-side functions).
 
     Example:
         >>> output_text_of([{"type": "text", "text": "3 rows"}, {"type": "image", "url": "https://x/y.png"}])
@@ -71,7 +66,7 @@ def output_text_of(output: object) -> str:
 
 
 def annotations_of(block: Item) -> Item:
-    """The block's complete annotations of known types, as ``{"annotations": […]}``; ``{}`` without any.
+    """The block's complete annotations of known types, as ``{"annotations": […]}``; ``{}`` if there are none.
 
     Example:
         >>> annotations_of({"annotations": [{"type": "file_path", "file_id": "f", "index": 0, "x": None}]})
@@ -88,7 +83,7 @@ def annotations_of(block: Item) -> Item:
 
 
 def blocks_of(content: object) -> Iterator[Item]:
-    """The content as blocks with LangChain's wrapping taken off."""
+    """The content as blocks, without LangChain's wrappers."""
     for block in content if isinstance(content, list) else [content]:
         if isinstance(block, str):
             yield {"type": "text", "text": block}
@@ -103,12 +98,12 @@ def _unwrapped(block: Item) -> Item:
         return value
     match block:
         case {"source": {"type": "text", "data": str(text)}} | {"source_type": "text", "text": str(text)}:
-            return {"type": "text", "text": text}  # A document given as plain text.
+            return {"type": "text", "text": text}  # A plain-text document.
     return block
 
 
 def text_of(block: Item) -> str:
-    """A block in words: its text if it has one, else what it is.
+    """A block as text: its text if it has one, otherwise a short description or its JSON.
 
     Example:
         >>> text_of({"type": "image", "base64": "aGk=", "mime_type": "image/png"})
@@ -133,7 +128,7 @@ def text_of(block: Item) -> str:
 
 
 def _media(block: Item) -> Item | None:
-    """An image, file or sound as an input part; ``None`` if there is nothing in it."""
+    """An image, file or audio block as an input part; ``None`` if it is empty."""
     kind = str(block["type"])
     inner = next((value for key in ("source", "file", kind) if isinstance(value := block.get(key), dict)), {})
     if "audio" in kind and isinstance(inner.get("data"), str):

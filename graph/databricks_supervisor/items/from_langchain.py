@@ -1,13 +1,13 @@
-"""Messages that other models and nodes wrote, as Responses items.
+"""Converts messages of other models and nodes to Responses items.
 
-What no item can hold is said in words, so that nothing silently disappears.
+Content that no item can represent becomes text, so that nothing is lost silently.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Final
+from typing import Final
 
 from langchain_core.messages import (
     AIMessage,
@@ -21,11 +21,9 @@ from langchain_core.messages import (
 )
 
 from .content import MEDIA, TEXT, annotations_of, blocks_of, output_text_of, parts_of, text_of
-from .json_values import canonical
+from .json_values import Item, canonical
 
-Item = dict[str, Any]
-
-# How langchain-openai tells a developer message from a system message.
+# How langchain-openai marks a developer message.
 DEVELOPER: Final = {"__openai_role__": "developer"}
 
 _ROLES: Final = {"ai": "assistant", "human": "user"} | {
@@ -55,10 +53,10 @@ def role_of(message: BaseMessage) -> str:
 
 
 def items_from_langchain(message: BaseMessage) -> list[Item]:
-    """The items that say what a message says, in its order; ``[]`` if it says nothing.
+    """The content of a message as items, in order; ``[]`` if it is empty.
 
     Args:
-        message: A message that did not come from an item.
+        message: A message that was not made from an item.
 
     Example:
         >>> call = {"name": "add", "args": {"a": 1}, "id": "c1"}
@@ -74,8 +72,8 @@ def items_from_langchain(message: BaseMessage) -> list[Item]:
                 text = f"Error: {text}"
             return [{"type": "function_call_output", "call_id": message.tool_call_id, "output": text}]
         case FunctionMessage():
-            said = f"Output of {message.name}: {output_text_of(message.content)}"
-            return [_message("assistant", [{"type": "output_text", "text": said}])]
+            text = f"Output of {message.name}: {output_text_of(message.content)}"
+            return [_message("assistant", [{"type": "output_text", "text": text}])]
         case AIMessage():
             return [*_assistant(message), *_calls(message)]
     role = role_of(message)
@@ -90,7 +88,7 @@ def _assistant(message: BaseMessage) -> list[Item]:
     items: list[Item] = []
     parts: list[Item] = []
 
-    def other(item: Item) -> None:
+    def add(item: Item) -> None:
         if parts:
             items.append(_message("assistant", parts.copy()))
             parts.clear()
@@ -102,12 +100,12 @@ def _assistant(message: BaseMessage) -> list[Item]:
         if kind == "refusal" and isinstance(block.get("refusal"), str):
             parts.append({"type": "refusal", "refusal": block["refusal"]})
         elif kind in ("reasoning", "thinking", "redacted_thinking"):
-            other(_reasoning(block))
+            add(_reasoning(block))
         elif kind in TEXT or kind in MEDIA or not isinstance(kind, str):
             if text := text_of(block):
                 parts.append({"type": "output_text", "text": text, **annotations_of(block)})
         else:
-            other(dict(block))
+            add(dict(block))
     refusal = message.additional_kwargs.get("refusal")
     if isinstance(refusal, str) and refusal and all(part["type"] != "refusal" for part in parts):
         parts.append({"type": "refusal", "refusal": refusal})
@@ -123,7 +121,7 @@ def _calls(message: AIMessage) -> list[Item]:
             call_id = block.get("call_id") or block.get("id")
             call_id = call_id if isinstance(call_id, str) else None
             arguments = next((block[key] for key in ("args", "input", "arguments") if key in block), None)
-            # Without an id it can only be a repetition of what tool_calls says.
+            # A block without an id repeats an entry of tool_calls, if there are any.
             if call_id not in known and (call_id or not known):
                 calls.append(_call(call_id, block.get("name"), arguments))
                 known.add(calls[-1]["call_id"])
@@ -142,7 +140,7 @@ def _call(call_id: object, name: object, arguments: object) -> Item:
 
 
 def _tool_results(message: HumanMessage) -> list[Item]:
-    """Anthropic's shape: results of tools inside a user's message."""
+    """Tool results inside a user message, as Anthropic writes them."""
     return [
         {
             "type": "function_call_output",

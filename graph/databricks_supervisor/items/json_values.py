@@ -1,4 +1,4 @@
-"""JSON values: one text for equal ones, which of them a checkpoint can hold, and arguments that are an object."""
+"""JSON values: canonical text, values that a checkpoint can store, and the arguments of calls."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import math
 import re
 from typing import Any, Final, NoReturn
 
-_DEEPEST: Final = 100
+Item = dict[str, Any]
+
+_MAX_DEPTH: Final = 100
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 def canonical(value: object) -> str:
-    """One text for equal JSON values, whatever the order of their keys; ``1``, ``1.0`` and ``true`` differ.
+    """Canonical JSON text: equal for equal values, independent of key order; ``1``, ``1.0`` and ``true`` differ.
 
     Example:
         >>> canonical({"b": 1, "a": [1.0, None]})
@@ -22,7 +24,7 @@ def canonical(value: object) -> str:
 
 
 def is_json_safe(value: object, depth: int = 0) -> bool:
-    """Whether a JSON value survives a checkpoint: no integers beyond 64 bits, no lone surrogates, no NaN."""
+    """Whether a checkpoint can store a JSON value: no integers over 64 bits, no lone surrogates, no NaN."""
     match value:
         case bool() | None:
             return True
@@ -33,16 +35,16 @@ def is_json_safe(value: object, depth: int = 0) -> bool:
         case float():
             return math.isfinite(value)
         case list():
-            return depth < _DEEPEST and all(is_json_safe(inner, depth + 1) for inner in value)
+            return depth < _MAX_DEPTH and all(is_json_safe(inner, depth + 1) for inner in value)
         case dict():
-            return depth < _DEEPEST and all(
+            return depth < _MAX_DEPTH and all(
                 is_json_safe(key) and is_json_safe(inner, depth + 1) for key, inner in value.items()
             )
     return False
 
 
 def json_safe(value: Any, depth: int = 0) -> Any:
-    """The nearest value for which :func:`is_json_safe` holds; a copy.
+    """A copy with every part that :func:`is_json_safe` rejects replaced by text.
 
     Example:
         >>> json_safe({"n": 10**30, "text": "a" + chr(0xD800)})
@@ -51,9 +53,9 @@ def json_safe(value: Any, depth: int = 0) -> Any:
     match value:
         case str():
             return value.encode("utf-8", "replace").decode("utf-8")
-        case list() if depth < _DEEPEST:
+        case list() if depth < _MAX_DEPTH:
             return [json_safe(inner, depth + 1) for inner in value]
-        case dict() if depth < _DEEPEST:
+        case dict() if depth < _MAX_DEPTH:
             return {json_safe(str(key)): json_safe(inner, depth + 1) for key, inner in value.items()}
         case list() | dict():
             return "…"
@@ -61,7 +63,7 @@ def json_safe(value: Any, depth: int = 0) -> Any:
 
 
 def parse_object(arguments: object) -> dict[str, Any] | None:
-    """A call's ``arguments`` as an object; ``None`` if they are not one. None at all is an empty one.
+    """A call's ``arguments`` as an object: ``{}`` if they are missing or empty, ``None`` if they are not an object.
 
     Example:
         >>> parse_object('{"a": 1}'), parse_object(""), parse_object("[1]")

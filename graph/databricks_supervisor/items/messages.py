@@ -1,7 +1,7 @@
-"""Responses items as LangChain messages, one message an item, and back without loss.
+"""Converts Responses items to LangChain messages, one message per item, and back without loss.
 
-A message shows what the item means to people and to other models; the item itself stays recoverable
-(:mod:`.original_item`). Messages that other nodes and models wrote become items in :mod:`.from_langchain`.
+A message has the item's content for users and other models, and stores the item itself (:mod:`.original_item`).
+:mod:`.from_langchain` converts messages of other nodes and models to items.
 """
 
 from __future__ import annotations
@@ -14,17 +14,15 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 from langchain_core.messages.tool import invalid_tool_call, tool_call
 
 from .from_langchain import DEVELOPER, items_from_langchain
-from .json_values import canonical, is_json_safe, json_safe, parse_object
+from .json_values import Item, canonical, is_json_safe, json_safe, parse_object
 from .original_item import ITEM_KEY, restore_original, store_original
 
-Item = dict[str, Any]
-
-_LONGEST_NOTE = 200
+_MAX_NOTE = 200
 _TEXT_TYPES = ("output_text", "input_text", "text")
 
 
 def message_id(response_id: str, index: int) -> str:
-    """Id of the message of a response's ``index``-th own item (0-based).
+    """Id of the message of a response's own item number ``index`` (0-based).
 
     Example:
         >>> message_id("resp_1", 0)
@@ -34,7 +32,7 @@ def message_id(response_id: str, index: int) -> str:
 
 
 def is_of_response(message: BaseMessage, response_id: str | None) -> bool:
-    """Whether a message belongs to a response: one of its items, or a decision or an output that answers one.
+    """Whether a message belongs to a response: one of its items, or a decision or output for one.
 
     Example:
         >>> is_of_response(AIMessage("42", id=message_id("resp_1", 0)), "resp_1")
@@ -44,7 +42,7 @@ def is_of_response(message: BaseMessage, response_id: str | None) -> bool:
 
 
 def item_type(item: Item) -> Any:
-    """The type of an item; a message may leave it out.
+    """The type of an item. Messages may omit it.
 
     Example:
         >>> item_type({"role": "user", "content": "Hi"})
@@ -54,7 +52,7 @@ def item_type(item: Item) -> Any:
 
 
 def as_item(value: object) -> Item:
-    """An item for anything that an ``output`` may hold; what is no object is wrapped.
+    """An entry of an ``output`` as an item; an entry that is not an object is wrapped.
 
     Example:
         >>> as_item(None)
@@ -64,16 +62,16 @@ def as_item(value: object) -> Item:
 
 
 def message_from_item(item: Item, response_id: str, index: int) -> BaseMessage:
-    """Make the message of one item. Never fails: what is unknown is named, and kept whole.
+    """The message of an item. Never fails: an unknown item becomes a short note, and is stored whole.
 
     Args:
         item: One entry of a response's ``output`` (or of an input).
-        response_id: Id of the response; with ``index`` it makes the message's id.
+        response_id: Id of the response, for the message's id.
         index: Position among the response's own items, 0-based.
 
     Returns:
-        An ``AIMessage``, ``HumanMessage``, ``SystemMessage`` or ``ToolMessage`` from which
-        :func:`items_from_message` gives back ``[item]``.
+        An ``AIMessage``, ``HumanMessage``, ``SystemMessage`` or ``ToolMessage``, for which
+        :func:`items_from_message` returns ``[item]``.
 
     Example:
         >>> call = {"type": "function_call", "call_id": "c1", "name": "add", "arguments": '{"a": 1}'}
@@ -84,23 +82,22 @@ def message_from_item(item: Item, response_id: str, index: int) -> BaseMessage:
         True
     """
     item = as_item(item)
-    shown = copy.deepcopy(item) if is_json_safe(item) else json_safe(item)
-    message = _build(shown)
+    message = _build(copy.deepcopy(item) if is_json_safe(item) else json_safe(item))
     message.id = message_id(response_id, index)
     message.additional_kwargs[ITEM_KEY] = store_original(item, message)
     return message
 
 
 def items_from_message(message: BaseMessage) -> list[Item]:
-    """The item that a message came from, unchanged; otherwise the items that say what it says.
+    """The item that a message was made from, unchanged; for any other message, its content as items.
 
-    A message that was edited since (content, tool calls) counts as written by its editor.
+    If the content or tool calls were edited since, the edited message counts.
 
     Args:
         message: Any LangChain message.
 
     Returns:
-        New items, safe to change. ``[]`` for a message that says nothing.
+        New items, safe to change. ``[]`` for an empty message.
 
     Example:
         >>> items_from_message(HumanMessage("Hello"))
@@ -148,7 +145,7 @@ def _function_call(item: Item) -> AIMessage:
     name = _text(item.get("name"))
     call_id = None if call_id is None else _text(call_id)
     args = parse_object(arguments)
-    # A checkpointer that cannot write a number must not meet it in a tool call.
+    # Checkpointers cannot serialise integers over 64 bits in tool calls.
     if args is not None and is_json_safe(args):
         return AIMessage("", tool_calls=[tool_call(name=name, args=args, id=call_id)])
     error = "The arguments are not a JSON object."
@@ -179,17 +176,16 @@ def _content(content: object) -> str | list[str | dict[Any, Any]]:
     if not isinstance(content, list):
         return _text(content)
     blocks = [_block(part) for part in content]
-    if not blocks:
-        return ""
-    first = blocks[0]
-    if len(blocks) == 1 and isinstance(first, dict) and first.keys() == {"type", "text"}:
-        text = first["text"]
-        return text if isinstance(text, str) else blocks
+    match blocks:
+        case []:
+            return ""
+        case [{"type": _, "text": str(text), **more}] if not more:
+            return text
     return blocks
 
 
 def _block(part: object) -> str | dict[Any, Any]:
-    """A content part as the block that LangChain's integrations understand."""
+    """A content part as a block that LangChain's integrations support."""
     if not isinstance(part, dict):
         return _text(part)
     match part:
@@ -213,7 +209,7 @@ def _block(part: object) -> str | dict[Any, Any]:
 def _note(title: str, name: object = None, label: object = None) -> str:
     text = f"{title}: {name}" if isinstance(name, str) and name else title
     text = f"{text} ({label})" if isinstance(label, str) and label else text
-    return text if len(text) <= _LONGEST_NOTE else f"{text[: _LONGEST_NOTE - 1]}…"
+    return text if len(text) <= _MAX_NOTE else f"{text[: _MAX_NOTE - 1]}…"
 
 
 def _text(value: object) -> str:

@@ -1,12 +1,13 @@
-"""The original item of a message, kept beside it without keeping its texts twice.
+"""Stores the original item in its message, without storing long texts twice.
 
-What :func:`store_original` gives is the item without the longer texts that the message holds itself (its content,
-its calls' arguments). :func:`restore_original` puts them back. A digest of what the message says is kept too: once
-another node has edited the message, the original no longer counts.
+:func:`store_original` leaves out the long texts that the message contains (its content, its calls' arguments);
+:func:`restore_original` inserts them again. A digest of the message is stored too: if another node has edited the
+message since, the original is ignored.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import json
@@ -19,7 +20,7 @@ from .json_values import canonical, is_json_safe
 
 ITEM_KEY: Final = "responses_item"
 
-_SHORT: Final = 32  # A text below this is cheaper to keep than to refer to.
+_MIN_TEXT: Final = 32  # A shorter text is cheaper to store twice than to refer to.
 _STYLES: Final[tuple[dict[str, Any], ...]] = tuple(
     {"ensure_ascii": ascii_only, "separators": separators}
     for ascii_only in (False, True)
@@ -28,32 +29,25 @@ _STYLES: Final[tuple[dict[str, Any], ...]] = tuple(
 
 
 def store_original(item: dict[str, Any], message: BaseMessage) -> dict[str, Any]:
-    """What to store so that :func:`restore_original` gives the item back.
+    """The data from which :func:`restore_original` restores the item.
 
     Args:
         item: The original item.
-        message: The message that was made of it, complete.
+        message: The complete message that was made from it.
 
     Returns:
-        A JSON object that any checkpointer can write.
+        A JSON object that any checkpointer can store.
     """
     if not is_json_safe(item):
         return {"json": json.dumps(item), "digest": _digest(message)}
-    known = {canonical(value): number for number, value in enumerate(_held(message))}
+    known = {canonical(value): number for number, value in enumerate(_values(message))}
     holes: list[list[Any]] = []
 
     def strip(value: Any, path: list[str | int]) -> Any:
-        if isinstance(value, str):
-            if len(value) >= _SHORT and (number := known.get(canonical(value))) is not None:
-                holes.append([number, *path])
-                return None
-            return value
-        if (
-            value
-            and isinstance(message, ToolMessage)
-            and path == ["output"]
-            and (number := known.get(canonical(value))) is not None
-        ):
+        is_text = isinstance(value, str) and len(value) >= _MIN_TEXT
+        is_output = value and isinstance(value, dict | list) and path == ["output"]
+        may_repeat = is_text or (is_output and isinstance(message, ToolMessage))
+        if may_repeat and (number := known.get(canonical(value))) is not None:
             holes.append([number, *path])
             return None
         if isinstance(value, dict):
@@ -62,40 +56,39 @@ def store_original(item: dict[str, Any], message: BaseMessage) -> dict[str, Any]
             return [strip(inner, [*path, index]) for index, inner in enumerate(value)]
         return value
 
-    kept = {"item": strip(item, []), "digest": _digest(message)}
-    return {**kept, "holes": holes} if holes else kept
+    stored = {"item": strip(item, []), "digest": _digest(message)}
+    return {**stored, "holes": holes} if holes else stored
 
 
 def restore_original(message: BaseMessage) -> dict[str, Any] | None:
     """The original item, a fresh copy; ``None`` if there is none or the message was edited since."""
-    kept = message.additional_kwargs.get(ITEM_KEY)
-    if not isinstance(kept, dict) or kept.get("digest") != _digest(message):
+    stored = message.additional_kwargs.get(ITEM_KEY)
+    if not isinstance(stored, dict) or stored.get("digest") != _digest(message):
         return None
     try:
-        item = json.loads(kept["json"]) if "json" in kept else copy.deepcopy(kept["item"])
-        held = list(_held(message)) if kept.get("holes") else []
-        for number, *path, last in kept.get("holes", ()):
-            place = item
+        item = json.loads(stored["json"]) if "json" in stored else copy.deepcopy(stored["item"])
+        values = list(_values(message)) if stored.get("holes") else []
+        for number, *path, last in stored.get("holes", ()):
+            parent = item
             for step in path:
-                place = place[step]
-            place[last] = copy.deepcopy(held[number])
+                parent = parent[step]
+            parent[last] = copy.deepcopy(values[number])
     except (KeyError, IndexError, TypeError, ValueError):
-        return None  # Not written by store_original(): the message speaks for itself.
+        return None  # Not written by store_original().
     return item if isinstance(item, dict) else None
 
 
 def _digest(message: BaseMessage) -> str:
-    """A short digest of all that the message says."""
     calls: list[Any] = []
     if isinstance(message, AIMessage):
         calls = [[call["name"], call["args"], call["id"]] for call in message.tool_calls]
         calls += [[call["name"], call["args"], call["id"]] for call in message.invalid_tool_calls]
-    said = [message.type, message.content, calls, getattr(message, "tool_call_id", None)]
-    return hashlib.sha256(canonical(said).encode()).hexdigest()[:16]
+    content = [message.type, message.content, calls, getattr(message, "tool_call_id", None)]
+    return hashlib.sha256(canonical(content).encode()).hexdigest()[:16]
 
 
-def _held(message: BaseMessage) -> Iterator[Any]:
-    """Every value that the message holds and an item may need, in an order that never changes."""
+def _values(message: BaseMessage) -> Iterator[Any]:
+    """The values in a message that its item may contain too. Their order is part of the stored format."""
     yield from _texts(message.content)
     if isinstance(message, AIMessage):
         for call in message.tool_calls:
@@ -103,9 +96,9 @@ def _held(message: BaseMessage) -> Iterator[Any]:
         for invalid in message.invalid_tool_calls:
             yield invalid["args"]
     if isinstance(message, ToolMessage) and isinstance(message.content, str):
-        value = _parsed(message.content)
-        if isinstance(value, dict | list):
-            yield value
+        with contextlib.suppress(ValueError, RecursionError):
+            if isinstance(value := json.loads(message.content), dict | list):
+                yield value
 
 
 def _texts(value: object) -> Iterator[str]:
@@ -117,12 +110,3 @@ def _texts(value: object) -> Iterator[str]:
     elif isinstance(value, list):
         for inner in value:
             yield from _texts(inner)
-
-
-def _parsed(text: object) -> object:
-    if not isinstance(text, str):
-        return text
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text

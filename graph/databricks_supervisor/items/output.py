@@ -1,8 +1,8 @@
-"""What is new in a response: its own items, without the history that a server repeats before them.
+"""A response's own items, without the history that a server repeats before them, and what the response waits for.
 
 The output of a background response may begin with the assistant messages, calls and outputs of its input
-(docs/wire.md: Retrieve). They are recognised by what they are, never by how many there are, so a server that
-repeats them and one that does not give the same result.
+(docs/wire.md: Retrieve). They are recognised by their content, not by their number, so the result is the same for
+servers that repeat them and servers that do not.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from langchain_core.messages import BaseMessage
 
 from .call_pairs import MAX_ID
 from .echo import find_echo, is_unfinished
-from .messages import Item, as_item, is_of_response, items_from_message
+from .json_values import Item
+from .messages import as_item, is_of_response, items_from_message
 
 
 def new_items(output: Any, sent: Sequence[Item], *, final: bool) -> list[Item]:
-    """The own items of a response, in order, from its beginning.
+    """All own items of a response, in order.
 
-    Of two polls, one result is the beginning of the other: count what was delivered and deliver the rest.
+    The result of an earlier poll is a prefix of a later one's: skip the number of items that were delivered.
 
-    What counts as history: a call, output, approval or message with the id of a sent one (and saying the
-    same), a repeated message of a user, and what stands before one of these and equals a sent item. A message
-    of the assistant that merely equals a sent one counts only if the whole history is there, in order, and
-    something new follows: otherwise it is an answer that says the same again.
+    History are: calls, outputs, approvals and messages with the id and content of a sent one, repeated user messages,
+    and items before one of these that equal a sent item. An assistant message that only equals a sent one is history
+    if the whole history is there, in order, and a new item follows; otherwise it is an answer with the same text.
 
     Args:
-        output: ``output`` of the retrieved response, as it came; may be ``None`` or rubbish.
+        output: ``output`` of the retrieved response, not validated.
         sent: ``input`` of the request that created the response.
-        final: Whether the response has ended. Until then the result stops before the first item that is
-            unfinished, or not yet known to be new; after that, nothing is held back.
+        final: Whether the response has ended. If not, the result ends before the first item that is unfinished or
+            may be history.
 
     Returns:
-        The items, unchanged; what is no object is wrapped (:func:`.messages.as_item`).
+        The items, unchanged; an entry that is not an object is wrapped (:func:`.messages.as_item`).
 
     Example:
         >>> old = {"type": "message", "id": "m1", "role": "assistant", "content": "Hello!"}
@@ -52,17 +52,17 @@ def new_items(output: Any, sent: Sequence[Item], *, final: bool) -> list[Item]:
     elif echo.likely and echo.may_continue and not final:
         own = [index for index in own if index < min(echo.likely)]
     if final:
-        own = sorted({*own, *_unanswered_end(items)})
+        own = sorted({*own, *_trailing_calls(items)})
     else:
         stop = next((n for n, index in enumerate(own) if is_unfinished(items[index])), len(own))
         own = own[:stop]
     return [items[index] for index in own]
 
 
-def _unanswered_end(items: Sequence[Item]) -> range:
-    """Calls and requests at the end: in history each has its answer behind it, so these are new.
+def _trailing_calls(items: Sequence[Item]) -> range:
+    """Calls and requests at the end. They are new: in the history, an output or response follows each.
 
-    They can look like history where a service numbers its calls anew and asks for the same once more.
+    They can look like history if a service numbers its calls anew and repeats a call.
     """
     start = len(items)
     while start and items[start - 1].get("type") in ("function_call", "mcp_approval_request"):
@@ -71,13 +71,13 @@ def _unanswered_end(items: Sequence[Item]) -> range:
 
 
 def pending_approvals(items: Sequence[Item]) -> list[Item]:
-    """The approval requests of a response that nobody answered in it (docs/wire.md: Approvals).
+    """The approval requests of a response without a decision or output (docs/wire.md: Approvals).
 
     Args:
         items: The response's own items.
 
     Returns:
-        ``mcp_approval_request`` items, one an id. One without an id could never be answered and is left out.
+        ``mcp_approval_request`` items, one per id. Those without an id are left out: they cannot be answered.
 
     Example:
         >>> request = {"type": "mcp_approval_request", "id": "call_x", "name": "web-search"}
@@ -90,16 +90,15 @@ def pending_approvals(items: Sequence[Item]) -> list[Item]:
 
 
 def pending_calls(items: Sequence[Item], declared: Collection[str]) -> list[Item]:
-    """The calls of client-side functions that are to be run (docs/wire.md: Client-side functions).
+    """The calls of client-side functions that must be run (docs/wire.md: Client-side functions).
 
     Args:
         items: The response's own items.
-        declared: Names of the functions that the request declared. Calls of other names were run by the
-            service already.
+        declared: Names of the functions that the request declared. The service has run other calls itself.
 
     Returns:
-        ``function_call`` items without an output in ``items``, one a call id. A call that is ``incomplete``
-        (cut off by a limit) is left out.
+        ``function_call`` items without an output in ``items``, one per call id. Calls with status ``incomplete``
+        (truncated by a limit) are left out.
 
     Example:
         >>> call = {"type": "function_call", "call_id": "c1", "name": "add", "arguments": "{}"}
@@ -127,7 +126,7 @@ def _unanswered(items: Sequence[Item], kind: str, key: str, answered: set[str]) 
     for item in items:
         if isinstance(item, dict) and item.get("type") == kind:
             value = item.get(key)
-            # An answer may have come back under the cut id (docs/wire.md: Ids).
+            # The answer may have the truncated id (docs/wire.md: Ids).
             if isinstance(value, str) and value and not {value, value[:MAX_ID]} & answered:
                 pending.setdefault(value, item)
     return list(pending.values())
@@ -135,11 +134,11 @@ def _unanswered(items: Sequence[Item], kind: str, key: str, answered: set[str]) 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """What a response waits for.
+    """The items that a response waits for.
 
     Attributes:
         approvals: ``mcp_approval_request`` items without a decision in the conversation.
-        calls: ``function_call`` items of the caller's own functions without an output.
+        calls: ``function_call`` items of client-side functions without an output.
     """
 
     approvals: list[Item]
@@ -150,11 +149,11 @@ class Pending:
 
 
 def items_of(messages: Iterable[BaseMessage], response_id: str | None) -> list[Item]:
-    """The items of one response, with the decisions and outputs that were added to it.
+    """The items of one response, including the decisions and outputs that were added to it.
 
     Args:
         messages: The conversation.
-        response_id: Id of the response; ``None`` has no items.
+        response_id: Id of the response; ``None`` gives no items.
 
     Example:
         >>> from langchain_core.messages import AIMessage
@@ -172,7 +171,7 @@ def items_of(messages: Iterable[BaseMessage], response_id: str | None) -> list[I
 def pending_of(
     messages: Iterable[BaseMessage], response_id: str | None, function_names: Collection[str]
 ) -> Pending:
-    """What a response waits for, given the decisions and outputs that the conversation has by now.
+    """The items that a response waits for, given the decisions and outputs in the conversation.
 
     Args:
         messages: The conversation.

@@ -1,19 +1,20 @@
-"""The ledger: what makes each side effect happen once.
+"""The ledger: makes each side effect happen at most once.
 
-Two small tables. A *turn* is one question and everything until its end; at most one is open per
-(thread, position). An *effect* is one side effect of a turn (a submission, a function's run, a
-decision): it is claimed by one atomic insert, done, and its outcome recorded. Whoever finds it claimed
-reads what became of it instead of doing it again.
+Two tables. A *turn* is one question and the work on it until its end; at most one is open per (thread, position).
+An *effect* is one side effect of a turn (a submission, a function's run, a decision): one atomic insert claims it,
+then it is carried out and its outcome is recorded. A caller that finds it claimed reads the outcome instead of
+repeating the effect.
 
-Lives here: :mod:`.protocol` (the interface, re-exported here), :mod:`.run_once` (claim, do, record), :mod:`.memory`
-(in memory, for checkpoints that are in memory, and for tests), :mod:`.sql` (in SQLite or Postgres) with
-:mod:`.statements`, :mod:`.schema`, :mod:`.rows`, :mod:`.database` and :mod:`.url`; :mod:`.worker` (who claims).
+Lives here: :mod:`.protocol` (the interface, re-exported here), :mod:`.run_once` (claim, execute, record),
+:mod:`.memory` (in memory, for in-memory checkpoints and tests), :mod:`.sql` (in SQLite or Postgres) with
+:mod:`.statements`, :mod:`.schema`, :mod:`.rows`, :mod:`.database` and :mod:`.url`; :mod:`.worker` (process names).
 
 May import: ``errors``, ``redaction``.
 """
 
 from typing import TYPE_CHECKING, Any
 
+from .memory import MemoryLedger
 from .protocol import (
     Effect,
     EffectKey,
@@ -26,7 +27,6 @@ from .protocol import (
 )
 
 if TYPE_CHECKING:
-    from .memory import MemoryLedger
     from .sql import SqlLedger
 
 __all__ = [
@@ -44,13 +44,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Late, so that whoever wants the interface alone does not load SQLAlchemy.
+    # Imported on first use: the interface alone does not need SQLAlchemy.
     if name == "SqlLedger":
         from .sql import SqlLedger
 
         return SqlLedger
-    if name == "MemoryLedger":
-        from .memory import MemoryLedger
-
-        return MemoryLedger
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

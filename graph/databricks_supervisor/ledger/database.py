@@ -1,8 +1,8 @@
-"""The threads and connections of a ledger: made late, kept few, independent of event loops.
+"""Threads and connections of a ledger: opened at first use, independent of event loops.
 
-SQL runs on threads of the ledger's own, with a small pool of connections for the whole process. So one
-ledger serves every event loop (also short-lived ones, which leave nothing behind), a cancelled task never
-cuts a statement in two, and tools that fill a loop's default executor cannot hold up a record.
+SQL runs on the ledger's own threads, with a small pool of connections for the whole process. So one ledger serves
+every event loop (short-lived ones too), cancelling a task does not interrupt a statement, and tools that fill a
+loop's default executor cannot delay a record.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from .schema import set_up
 
 T = TypeVar("T")
 
-_AGAIN_AFTER_S = 0.1
+_RETRY_INTERVAL_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a ledger is kept.
+class DatabaseSpec:
+    """The database of a ledger.
 
     Attributes:
-        name: What to call it in messages; holds no credential.
+        name: Its name in messages, without credentials.
         dialect: ``"sqlite"`` or ``"postgresql"``.
-        connections: At most so many connections (and threads) in each process.
-        make_engine: Makes the engine, in autocommit. Called on a thread, once in each process.
+        connections: Maximum number of connections (and threads) in each process.
+        make_engine: Creates the engine, in autocommit. Called on a thread, once in each process.
     """
 
     name: str
@@ -47,83 +47,82 @@ class Place:
 
 
 class Database:
-    """Runs functions of a connection, on threads of its own.
+    """Runs functions with a connection, on its own threads.
 
     Args:
-        place: Where the ledger is kept.
+        spec: The database.
     """
 
-    def __init__(self, place: Place) -> None:
-        self.place = place
-        # By process: neither a connection nor a thread survives a fork. The parent's entries stay in the
-        # child, unused, because closing an inherited connection would end the parent's session.
-        self._open: dict[int, _Open] = {}
-        weakref.finalize(self, _close, self._open)
+    def __init__(self, spec: DatabaseSpec) -> None:
+        self.spec = spec
+        # By process id: neither a connection nor a thread survives a fork. The parent's entries stay unused in
+        # the child: closing an inherited connection would end the parent's session.
+        self._pools: dict[int, _Pool] = {}
+        weakref.finalize(self, _close, self._pools)
 
     async def run(self, work: Callable[[Connection], T], *, patience: float = 0.0) -> T:
-        """Run ``work`` with a connection in autocommit; when the caller is cancelled, whole or not at all.
+        """Run ``work`` with a connection in autocommit. Cancelling the caller does not interrupt it.
 
         Args:
-            work: What to do.
-            patience: For so many seconds it is done again while Postgres cannot be reached: for work that may
-                be done twice.
+            work: The function to run.
+            patience: Seconds during which ``work`` is repeated while Postgres cannot be reached: only for work
+                that may be done twice.
 
         Raises:
             LedgerError: The database could not be reached, or refused.
         """
-        opened, until = self._opened(), time.monotonic() + patience
-        return await asyncio.get_running_loop().run_in_executor(opened.threads, self._do, opened, work, until)
+        pool, until = self._pool(), time.monotonic() + patience
+        return await asyncio.get_running_loop().run_in_executor(pool.threads, self._work, pool, work, until)
 
     def run_sync(self, work: Callable[[Connection], T], *, patience: float = 0.0) -> T:
         """As :meth:`run`, for sync callers."""
-        opened, until = self._opened(), time.monotonic() + patience
-        return opened.threads.submit(self._do, opened, work, until).result()
+        pool, until = self._pool(), time.monotonic() + patience
+        return pool.threads.submit(self._work, pool, work, until).result()
 
     async def aclose(self) -> None:
         """Close the connections. The next :meth:`run` opens new ones."""
-        opened = self._open.pop(os.getpid(), None)
-        if opened is not None:
-            await asyncio.get_running_loop().run_in_executor(opened.threads, opened.close)
+        pool = self._pools.pop(os.getpid(), None)
+        if pool is not None:
+            await asyncio.get_running_loop().run_in_executor(pool.threads, pool.close)
 
-    def _opened(self) -> _Open:
+    def _pool(self) -> _Pool:
         pid = os.getpid()
-        # setdefault, not a lock: one that another thread holds during a fork stays locked in the child.
-        return self._open.get(pid) or self._open.setdefault(pid, _Open(self.place))
+        # setdefault, not a lock: a lock that another thread holds during a fork stays locked in the child.
+        return self._pools.get(pid) or self._pools.setdefault(pid, _Pool(self.spec))
 
-    def _do(self, opened: _Open, work: Callable[[Connection], T], until: float) -> T:
+    def _work(self, pool: _Pool, work: Callable[[Connection], T], until: float) -> T:
         while True:
             try:
-                with opened.engine().connect() as connection:
+                with pool.engine().connect() as connection:
                     return work(connection)
             except (SQLAlchemyError, OSError) as error:
-                away = isinstance(error, OperationalError) and self.place.dialect == "postgresql"
-                if not away or time.monotonic() > until:
-                    raise LedgerError(self._explain(error)) from error
-            time.sleep(_AGAIN_AFTER_S)
+                may_pass = isinstance(error, OperationalError) and self.spec.dialect == "postgresql"
+                if not may_pass or time.monotonic() > until:
+                    raise LedgerError(self._error_text(error)) from error
+            time.sleep(_RETRY_INTERVAL_S)
 
-    def _explain(self, error: Exception) -> str:
+    def _error_text(self, error: Exception) -> str:
         reason = getattr(error, "orig", None) or error
         text = scrub(str(reason).strip().partition("\n")[0])
         if "database is locked" in text:
-            text += ": another process keeps it locked"
+            text += ": another process holds the lock"
         return (
-            f"The ledger {self.place.name} did not do its work ({type(reason).__name__}: {text}). What it "
-            "holds is kept; whether this step was written is not known. Resume the thread once the database "
-            "can be used."
+            f"The ledger {self.spec.name} failed ({type(reason).__name__}: {text}). Its earlier records are "
+            "kept; whether this step was written is not known. Resume the thread once the database can be used."
         )
 
 
-class _Open:
+class _Pool:
     """Engine and threads of one process."""
 
-    def __init__(self, place: Place) -> None:
-        self.threads = ThreadPoolExecutor(place.connections, thread_name_prefix="supervisor-ledger")
-        self._make_engine = place.make_engine
+    def __init__(self, spec: DatabaseSpec) -> None:
+        self.threads = ThreadPoolExecutor(spec.connections, thread_name_prefix="supervisor-ledger")
+        self._make_engine = spec.make_engine
         self._engine: Engine | None = None
         self._lock = threading.Lock()
 
     def engine(self) -> Engine:
-        """The engine of a database whose tables are there."""
+        """The engine; its first use creates the tables."""
         with self._lock:
             if self._engine is None:
                 engine = self._make_engine()
@@ -141,7 +140,7 @@ class _Open:
             self._engine.dispose()
 
 
-def _close(opened: dict[int, _Open]) -> None:
-    own = opened.pop(os.getpid(), None)
-    if own is not None:
-        own.close()
+def _close(pools: dict[int, _Pool]) -> None:
+    pool = pools.pop(os.getpid(), None)
+    if pool is not None:
+        pool.close()

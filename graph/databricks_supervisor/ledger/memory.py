@@ -1,4 +1,4 @@
-"""The ledger in memory: for checkpoints that live in memory, and for tests."""
+"""The ledger in memory: for in-memory checkpoints, and for tests."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from . import Effect, EffectKey, EffectKind, NewTurn, Turn
-from .rows import clash, dump, is_final, is_in_the_way, turn_ended, turn_mismatch
+from .protocol import Effect, EffectKey, EffectKind, Ledger, NewTurn, Turn
+from .rows import is_final, is_id_taken, prevents_opening, to_json, turn_ended, turn_mismatch
 
 
 @dataclass(slots=True)
 class _Row:
-    """An effect; without a worker it is a claim that was given back (its attempt number stays used)."""
+    """An effect; without a worker, a released claim (its attempt number is not used again)."""
 
     attempt: int
     worker: str | None
@@ -24,13 +24,13 @@ class _Row:
     settled: bool = False
 
 
-class MemoryLedger:
-    """A :class:`~databricks_supervisor.ledger.Ledger` that is gone when the process is.
+class MemoryLedger(Ledger):
+    """A :class:`~databricks_supervisor.ledger.Ledger` in the memory of this process.
 
     It may be used from several threads and event loops.
 
     Args:
-        clock: Gives the time, in seconds since the epoch.
+        clock: Returns the time, in seconds since the epoch.
 
     Example:
         >>> import asyncio
@@ -48,45 +48,40 @@ class MemoryLedger:
         self._clock = clock
         self._lock = threading.Lock()
         self._turns: dict[str, Turn] = {}
-        self._places: dict[str, dict[str, list[str]]] = {}  # thread, position: turn ids, in order
-        self._effects: dict[str, dict[EffectKey, _Row]] = {}  # turn id: its effects, in order
+        self._turn_ids: dict[str, dict[str, list[str]]] = {}  # thread -> position -> turn ids, oldest first
+        self._effects: dict[str, dict[EffectKey, _Row]] = {}  # turn id -> effects, in order of first claims
 
     def __repr__(self) -> str:
         return "MemoryLedger()"
 
     async def open_turn(self, turn: NewTurn, after: str | None = None) -> tuple[Turn, bool]:
-        """See :meth:`Ledger.open_turn`."""
         with self._lock:
             known = self._turns.get(turn.turn_id)
-            if known is not None and clash(turn, known):
+            if known is not None and is_id_taken(turn, known):
                 raise turn_mismatch(turn, known)
             latest = self._latest(turn.thread, turn.position)
-            if latest is not None and is_in_the_way(latest, after):
+            if latest is not None and prevents_opening(latest, after):
                 return latest, False
             values = {field.name: getattr(turn, field.name) for field in fields(NewTurn)}
             opened = Turn(**values, opened_at=self._clock())
             self._turns[turn.turn_id] = opened
-            self._places.setdefault(turn.thread, {}).setdefault(turn.position, []).append(turn.turn_id)
+            self._turn_ids.setdefault(turn.thread, {}).setdefault(turn.position, []).append(turn.turn_id)
             return opened, True
 
     async def get_turn(self, turn_id: str) -> Turn | None:
-        """See :meth:`Ledger.get_turn`."""
         with self._lock:
             return self._turns.get(turn_id)
 
     async def latest_turn(self, thread: str, position: str) -> Turn | None:
-        """See :meth:`Ledger.latest_turn`."""
         with self._lock:
             return self._latest(thread, position)
 
     async def open_turns(self, limit: int) -> list[Turn]:
-        """See :meth:`Ledger.open_turns`."""
         with self._lock:
             found = [turn for turn in self._turns.values() if turn.ended_at is None]
             return sorted(found, key=lambda turn: turn.opened_at, reverse=True)[:limit]
 
     async def turns_with_effect(self, kind: EffectKind, id: str) -> list[Turn]:
-        """See :meth:`Ledger.turns_with_effect`."""
         with self._lock:
             found = [
                 self._turns[turn_id]
@@ -96,41 +91,35 @@ class MemoryLedger:
             return sorted(found, key=lambda turn: turn.opened_at, reverse=True)
 
     async def attach_turn(self, turn_id: str, step: int | None) -> None:
-        """See :meth:`Ledger.attach_turn`."""
         with self._lock:
             self._change(turn_id, step=step)
 
     async def end_turn(self, turn_id: str) -> None:
-        """See :meth:`Ledger.end_turn`."""
         with self._lock:
             if self._is_open(turn_id):
                 self._change(turn_id, ended_at=self._clock())
 
     async def mark_delivered(self, turn_id: str) -> None:
-        """See :meth:`Ledger.mark_delivered`."""
         with self._lock:
             turn = self._turns.get(turn_id)
             if turn is not None and turn.delivered_at is None:
                 self._change(turn_id, delivered_at=self._clock())
 
     async def claim(self, key: EffectKey, worker: str) -> Effect:
-        """See :meth:`Ledger.claim`."""
         with self._lock:
             return self._claim(key, worker)
 
     async def take_over(self, key: EffectKey, attempt: int, worker: str) -> Effect:
-        """See :meth:`Ledger.take_over`."""
         with self._lock:
             if not self._is_open(key.turn_id):
                 raise turn_ended(key)
             row = self._row(key)
             if row is None or row.attempt != attempt or row.settled:
                 return self._claim(key, worker)
-            return self._give_to(key, row, worker)
+            return self._assign(key, row, worker)
 
     async def record(self, key: EffectKey, attempt: int, outcome: dict[str, Any]) -> bool:
-        """See :meth:`Ledger.record`."""
-        text = dump(outcome)
+        text = to_json(outcome)
         with self._lock:
             row = self._row(key)
             if row is None or row.attempt != attempt or row.worker is None:
@@ -141,7 +130,6 @@ class MemoryLedger:
             return True
 
     async def release(self, key: EffectKey, attempt: int) -> bool:
-        """See :meth:`Ledger.release`."""
         with self._lock:
             row = self._row(key)
             if row is None or row.attempt != attempt or row.worker is None or row.outcome is not None:
@@ -150,33 +138,30 @@ class MemoryLedger:
             return True
 
     async def get_effect(self, key: EffectKey) -> Effect | None:
-        """See :meth:`Ledger.get_effect`."""
         with self._lock:
             return self._effect(key)
 
     async def effects(self, turn_id: str) -> list[Effect]:
-        """See :meth:`Ledger.effects`."""
         with self._lock:
             found = [self._effect(key) for key in self._effects.get(turn_id, ())]
             return [effect for effect in found if effect is not None]
 
     async def delete_thread(self, thread: str) -> None:
-        """See :meth:`Ledger.delete_thread`."""
         with self._lock:
-            for turn_ids in self._places.pop(thread, {}).values():
+            for turn_ids in self._turn_ids.pop(thread, {}).values():
                 for turn_id in turn_ids:
                     del self._turns[turn_id]
                     self._effects.pop(turn_id, None)
 
     async def aclose(self) -> None:
-        """Nothing to release; what the ledger holds stays."""
+        """Does nothing: there are no connections, and the contents stay."""
 
     def _is_open(self, turn_id: str) -> bool:
         turn = self._turns.get(turn_id)
         return turn is not None and turn.ended_at is None
 
     def _latest(self, thread: str, position: str) -> Turn | None:
-        turn_ids = self._places.get(thread, {}).get(position)
+        turn_ids = self._turn_ids.get(thread, {}).get(position)
         return self._turns[turn_ids[-1]] if turn_ids else None
 
     def _row(self, key: EffectKey) -> _Row | None:
@@ -195,9 +180,9 @@ class MemoryLedger:
             raise turn_ended(key)
         rows = self._effects.setdefault(key.turn_id, {})
         row = rows.setdefault(key, _Row(attempt=0, worker=None, claimed_at=0.0))
-        return self._give_to(key, row, worker)
+        return self._assign(key, row, worker)
 
-    def _give_to(self, key: EffectKey, row: _Row, worker: str) -> Effect:
+    def _assign(self, key: EffectKey, row: _Row, worker: str) -> Effect:
         row.attempt += 1
         row.worker, row.claimed_at, row.outcome, row.settled = worker, self._clock(), None, False
         return Effect(key, row.attempt, worker, row.claimed_at, age=0.0, mine=True)

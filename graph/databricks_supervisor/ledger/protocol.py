@@ -1,4 +1,4 @@
-"""The ledger's interface: turns, effects, and the steps that make each effect happen once."""
+"""The ledger's interface: turns, effects, and the atomic operations on them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class NewTurn:
     """A turn that is about to be opened.
 
     Attributes:
-        turn_id: Its id, chosen by the caller or minted.
+        turn_id: Its id, chosen by the caller or generated.
         thread: LangGraph's ``thread_id``.
         position: Where in the thread's graph the supervisor runs; ``""`` at top level.
-        step: The parent's superstep, or ``None`` at top level.
+        step: The parent graph's superstep, or ``None`` at top level.
         digest: Digest of the question.
-        message_ids: Ids of the question's messages, in order, so that a repeat takes the same ones.
+        message_ids: Ids of the question's messages, in order, so that a repetition uses the same ids.
         identity: Name of the identity that asks (never a credential), or ``None``.
     """
 
@@ -34,12 +34,12 @@ class NewTurn:
 
 @dataclass(frozen=True, slots=True)
 class Turn(NewTurn):
-    """A turn as the ledger has it. Times are seconds since the epoch, by the ledger's clock.
+    """A turn as the ledger stores it. Times are seconds since the epoch, by the ledger's clock.
 
     Attributes:
         opened_at: When it was opened.
         ended_at: When its end was recorded, or ``None`` while it is open.
-        delivered_at: When its end was handed to its caller, where that is not visible in the thread's state.
+        delivered_at: When its result was returned to its caller, if the thread's state does not show that.
     """
 
     opened_at: float = 0.0
@@ -49,7 +49,7 @@ class Turn(NewTurn):
 
 @dataclass(frozen=True, slots=True)
 class EffectKey:
-    """What makes two side effects the same: turn · round · kind · id."""
+    """Identifies a side effect: turn · round · kind · id."""
 
     turn_id: str
     round: int
@@ -59,16 +59,16 @@ class EffectKey:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """A side effect as the ledger has it.
+    """A side effect as the ledger stores it.
 
     Attributes:
-        key: Which effect.
-        attempt: 1 for the first; one more each time it is taken over on purpose.
-        worker: Who claimed this attempt (:func:`~.worker.this_worker`).
+        key: Its key.
+        attempt: 1 for the first attempt, one more for each later one.
+        worker: The process that claimed this attempt (:func:`~.worker.this_worker`).
         claimed_at: When this attempt was claimed, by the ledger's clock, in seconds since the epoch.
         age: Seconds since ``claimed_at``, by the ledger's clock, when the effect was read.
-        outcome: What became of it (JSON), or ``None`` while it is under way.
-        mine: True only in the answer to the call that claimed this attempt.
+        outcome: Its result (JSON), or ``None`` while it is under way.
+        mine: True only in the result of the call that claimed this attempt.
     """
 
     key: EffectKey
@@ -81,18 +81,18 @@ class Effect:
 
     @property
     def response_id(self) -> str | None:
-        """Id of the job that a submission created, once that is recorded."""
+        """Id of the job that a submission created, once recorded."""
         found = (self.outcome or {}).get("response_id")
         return str(found) if found else None
 
     @property
     def decision(self) -> dict[str, Any] | None:
-        """What was decided, once that is recorded."""
+        """The decision, once recorded."""
         return self.outcome if self.outcome is not None and "approve" in self.outcome else None
 
 
 def response_ids(effects: Iterable[Effect]) -> dict[int, str]:
-    """Ids of a turn's jobs at the service, by round.
+    """Response ids of a turn's jobs, by round.
 
     Args:
         effects: The turn's effects.
@@ -105,7 +105,7 @@ def response_ids(effects: Iterable[Effect]) -> dict[int, str]:
 
 
 def recorded_decisions(effects: Iterable[Effect]) -> dict[tuple[int, str], dict[str, Any]]:
-    """The decisions of a turn that stand by now, by round and id.
+    """The recorded decisions of a turn, by round and id.
 
     Args:
         effects: The turn's effects.
@@ -119,81 +119,80 @@ def recorded_decisions(effects: Iterable[Effect]) -> dict[tuple[int, str], dict[
 
 @runtime_checkable
 class Ledger(Protocol):
-    """Where turns and effects are kept. Every method is one atomic step."""
+    """Stores turns and effects. Every method is one atomic step."""
 
     async def open_turn(self, turn: NewTurn, after: str | None = None) -> tuple[Turn, bool]:
-        """Open a turn, unless one is open at its (thread, position), or has come there unseen.
+        """Open a turn, unless its (thread, position) has an open turn or one newer than ``after``.
 
         Args:
             turn: The turn.
-            after: Id of the turn that was seen as the latest there, ``""`` for none: where another one is by now,
-                nothing is opened, though it may have ended. ``None``: whatever came before.
+            after: Id of the latest turn that the caller has seen there, ``""`` for none. If another turn is the
+                latest by now, open or ended, nothing is opened. ``None`` skips this check.
 
         Returns:
-            The turn that is the latest there now, and whether this call opened it.
+            The latest turn there now, and whether this call opened it.
 
         Raises:
-            TurnMismatchError: The id exists already, elsewhere or ended.
+            TurnMismatchError: The id is taken by a turn that has ended or is elsewhere.
         """
         ...
 
     async def get_turn(self, turn_id: str) -> Turn | None:
-        """The turn of that id."""
+        """The turn with that id."""
         ...
 
     async def latest_turn(self, thread: str, position: str) -> Turn | None:
-        """The turn opened last at (thread, position); an open one before any that ended."""
+        """The open turn at (thread, position), otherwise the one opened last."""
         ...
 
     async def open_turns(self, limit: int) -> list[Turn]:
-        """Turns that are open, at most ``limit`` of them, the ones opened last first."""
+        """At most ``limit`` open turns, newest first."""
         ...
 
     async def turns_with_effect(self, kind: EffectKind, id: str) -> list[Turn]:
-        """Turns that an effect of this kind and id was ever claimed for, the one opened last first."""
+        """Turns for which an effect of this kind and id was ever claimed, newest first."""
         ...
 
     async def attach_turn(self, turn_id: str, step: int | None) -> None:
-        """Note that the turn is driven from this parent superstep now."""
+        """Record the parent superstep that the turn runs in now."""
         ...
 
     async def end_turn(self, turn_id: str) -> None:
-        """Record the end of a turn. The first end stands."""
+        """Record the end of a turn. Later calls change nothing."""
         ...
 
     async def mark_delivered(self, turn_id: str) -> None:
-        """Note that the turn's end was handed to its caller. The first time stands."""
+        """Record that the turn's result was returned to its caller. Later calls change nothing."""
         ...
 
     async def claim(self, key: EffectKey, worker: str) -> Effect:
-        """Claim an effect, or read what is there.
+        """Claim an effect, or read it if it is claimed already.
 
         Returns:
             The effect, ``mine`` if this call claimed it.
 
         Raises:
-            TurnEndedError: It is not there, and its turn is over or unknown.
+            TurnEndedError: It is not claimed, and its turn has ended or is unknown.
         """
         ...
 
     async def take_over(self, key: EffectKey, attempt: int, worker: str) -> Effect:
-        """Claim the attempt after ``attempt``, if that is still the current one and its outcome is not known.
+        """Claim the attempt after ``attempt``, if that is still the current one and has no final outcome.
 
-        Where that attempt was given back meanwhile, this is a :meth:`claim`.
+        If that attempt was released meanwhile, this is a :meth:`claim`.
 
         Returns:
-            The effect as it is afterwards, ``mine`` if this call claimed the new attempt.
+            The effect afterwards, ``mine`` if this call claimed the new attempt.
 
         Raises:
-            TurnEndedError: The effect's turn is over or unknown.
+            TurnEndedError: The effect's turn has ended or is unknown.
         """
         ...
 
     async def record(self, key: EffectKey, attempt: int, outcome: dict[str, Any]) -> bool:
-        """Record the outcome of an attempt, if it is the current one and has none yet.
+        """Record the outcome of an attempt, if it is the current one and has no final outcome.
 
-        An outcome that has the key ``"unknown"`` gives way to a later one of the same attempt: a late answer
-        is better than none.
+        An outcome with the key ``"unknown"`` is not final: a later outcome of the same attempt replaces it.
 
         Returns:
             Whether it was recorded. Recording the same outcome again is ``True``.
@@ -201,27 +200,27 @@ class Ledger(Protocol):
         ...
 
     async def release(self, key: EffectKey, attempt: int) -> bool:
-        """Give a claim back: it is proved that nothing happened. Only while there is no outcome.
+        """Release a claim without an outcome, when it is certain that nothing happened.
 
-        The effect is free again; the next claim of it has the next attempt number.
+        The effect can be claimed again, with the next attempt number.
 
         Returns:
-            Whether it was given back.
+            Whether it was released.
         """
         ...
 
     async def get_effect(self, key: EffectKey) -> Effect | None:
-        """The effect as it is now."""
+        """The effect, if it is claimed."""
         ...
 
     async def effects(self, turn_id: str) -> list[Effect]:
-        """All effects of a turn, in the order in which they were first claimed."""
+        """All claimed effects of a turn, in the order of their first claims."""
         ...
 
     async def delete_thread(self, thread: str) -> None:
-        """Forget the thread: its turns and their effects. ``thread`` is matched exactly."""
+        """Delete the turns of a thread and their effects. ``thread`` is matched exactly."""
         ...
 
     async def aclose(self) -> None:
-        """Release connections. The ledger may be used again afterwards."""
+        """Close the connections. The ledger may be used again afterwards."""
         ...

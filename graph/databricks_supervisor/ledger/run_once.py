@@ -1,4 +1,4 @@
-"""How a side effect happens once: claim, do, record, in one section that cancellation does not cut."""
+"""Run a side effect at most once: claim, execute, record, in one section that cancellation does not interrupt."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ..errors import TurnEndedError
-from . import Effect, EffectKey, Ledger
+from .protocol import Effect, EffectKey, Ledger
+from .rows import is_final
 from .worker import is_dead, this_worker
 
 logger = logging.getLogger(__name__)
@@ -26,8 +27,8 @@ class Done:
     """The effect happened, now or earlier.
 
     Attributes:
-        outcome: What was recorded.
-        now: Whether this call did it.
+        outcome: Its recorded outcome.
+        now: Whether this call executed it.
     """
 
     outcome: Outcome
@@ -36,12 +37,12 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """The effect was begun and nobody knows what became of it.
+    """The effect was started and its outcome cannot be known.
 
     Attributes:
-        attempt: Which attempt it was.
-        reason: What is known, in words.
-        claimed_at: When it was begun, in seconds since the epoch, by the ledger's clock.
+        attempt: Number of the attempt.
+        reason: Why the outcome is unknown, in words.
+        claimed_at: When the attempt was claimed, in seconds since the epoch, by the ledger's clock.
     """
 
     attempt: int
@@ -59,47 +60,47 @@ async def run_once(
     permit: int | None = None,
     on_late: Callable[[Outcome], Awaitable[None]] | None = None,
 ) -> Done | Unknown:
-    """Do something at most once among everyone who shares the ledger.
+    """Execute an action at most once among all processes that share the ledger.
 
     Args:
-        ledger: Where it is claimed and recorded.
-        key: What makes it the same.
-        action: Does it, given the number of the attempt, and returns its outcome as JSON.
-        lifetime_s: How long the action can take, in seconds. A claim is young for a little longer.
-        did_nothing: Whether an exception of the action proves that nothing happened: then the claim is given back
-            and the exception goes on. Any other one leaves the outcome unknown.
-        permit: The attempt of unknown outcome that may be followed by another one.
-        on_late: Called with an outcome that came after somebody else was allowed to try again.
+        ledger: Stores the claim and the outcome.
+        key: Identifies the effect.
+        action: Executes it, given the number of the attempt, and returns its outcome as JSON.
+        lifetime_s: Maximum duration of the action, in seconds. An older claim counts as abandoned.
+        did_nothing: Whether an exception of the action proves that nothing happened: the claim is then released
+            and the exception raised. After any other exception the outcome is unknown.
+        permit: Number of an attempt that may be followed by another one if its outcome is unknown.
+        on_late: Called with an outcome that came after another attempt was permitted.
 
     Returns:
         :class:`Done`, or :class:`Unknown` if the outcome cannot be known.
 
     Raises:
-        Exception: The action's, where it proves that nothing happened.
-        TurnEndedError: The turn is over, so nothing may be begun.
+        Exception: The action's, if it proves that nothing happened.
+        TurnEndedError: The turn has ended, so nothing may be started.
     """
     while True:
         effect = await ledger.get_effect(key)
         if effect is None:
             result = await run_uncancelled(_attempt(ledger, key, action, did_nothing, None, on_late))
-        elif effect.attempt == permit and isinstance(await _known(effect, lifetime_s), Unknown):
+        elif effect.attempt == permit and isinstance(await _result(effect, lifetime_s), Unknown):
             result = await run_uncancelled(_attempt(ledger, key, action, did_nothing, permit, on_late))
         else:
-            result = await _watch(ledger, key, effect, lifetime_s)
+            result = await _wait_for_result(ledger, key, effect, lifetime_s)
         if result is not None:
             return result
 
 
 async def peek(ledger: Ledger, key: EffectKey, *, lifetime_s: float) -> Done | Unknown | None:
-    """What is known of an effect, without waiting: ``None`` if it was not begun, or is under way."""
+    """The result of an effect, without waiting: ``None`` if it was not started, or is under way."""
     effect = await ledger.get_effect(key)
-    return await _known(effect, lifetime_s) if effect is not None else None
+    return await _result(effect, lifetime_s) if effect is not None else None
 
 
 async def run_uncancelled(section: Coroutine[Any, Any, T]) -> T:
-    """Run a section to its end even when the task that awaits it is cancelled; then let the cancelling go on.
+    """Run a coroutine to its end even if the awaiting task is cancelled; then raise the cancellation.
 
-    A shield alone is not enough: the loop may close before a section that nobody awaits is done
+    ``asyncio.shield`` alone is not enough: the loop may close before a coroutine that nothing awaits has finished
     (docs/langgraph.md: Input is applied before the first node runs).
     """
     task = asyncio.ensure_future(section)
@@ -126,11 +127,10 @@ async def _attempt(
     permit: int | None,
     on_late: Callable[[Outcome], Awaitable[None]] | None,
 ) -> Done | Unknown | None:
-    """Claim, do, record. ``None`` when somebody else was quicker to claim."""
+    """Claim, execute, record. ``None`` if another caller has the claim."""
     worker = await asyncio.to_thread(this_worker)
-    effect = (
-        await ledger.claim(key, worker) if permit is None else await ledger.take_over(key, permit, worker)
-    )
+    claiming = ledger.claim(key, worker) if permit is None else ledger.take_over(key, permit, worker)
+    effect = await claiming
     if not effect.mine:
         return None
     try:
@@ -155,12 +155,12 @@ async def _attempt(
     if on_late is not None:
         await on_late(outcome)
     if await ledger.get_effect(key) is None:
-        raise TurnEndedError("The thread was deleted while its job was being submitted. Nothing was kept.")
+        raise TurnEndedError("The thread was deleted while its job was being submitted. Nothing was stored.")
     return None
 
 
 async def _record(ledger: Ledger, key: EffectKey, attempt: int, outcome: Outcome) -> bool:
-    """Record, trying again while the ledger's database is away: an outcome that is lost may be a lost job."""
+    """Record, with retries while the database is unreachable: a lost outcome may be a lost job."""
     for failures in range(_RECORD_TRIES):
         try:
             return await ledger.record(key, attempt, outcome)
@@ -169,33 +169,32 @@ async def _record(ledger: Ledger, key: EffectKey, attempt: int, outcome: Outcome
                 "event=record_failed key=%s response_id=%s error=%s", key, outcome.get("response_id"), error
             )
             await asyncio.sleep(0.1 * 2**failures)
-    return True  # The caller keeps it in the thread's state; the ledger will call it unknown.
+    return True  # The caller keeps the outcome in the thread's state; in the ledger it stays unknown.
 
 
-async def _watch(ledger: Ledger, key: EffectKey, effect: Effect, lifetime_s: float) -> Done | Unknown | None:
-    """Wait for an effect that somebody else has begun. ``None`` when it was given back."""
+async def _wait_for_result(
+    ledger: Ledger, key: EffectKey, effect: Effect | None, lifetime_s: float
+) -> Done | Unknown | None:
+    """Wait for an effect that another caller has started. ``None`` if its claim was released."""
     delay = 0.02
-    current: Effect | None = effect
-    while current is not None:
-        if (known := await _known(current, lifetime_s)) is not None:
-            return known
+    while effect is not None:
+        if (result := await _result(effect, lifetime_s)) is not None:
+            return result
         await asyncio.sleep(delay)
         delay = min(1.0, delay * 1.5)
-        current = await ledger.get_effect(key)
+        effect = await ledger.get_effect(key)
     return None
 
 
-async def _known(effect: Effect, lifetime_s: float) -> Done | Unknown | None:
-    if effect.outcome is not None and "unknown" not in effect.outcome:
+async def _result(effect: Effect, lifetime_s: float) -> Done | Unknown | None:
+    if effect.outcome is not None and is_final(effect.outcome):
         return Done(effect.outcome, now=False)
-    if not await _is_over(effect, lifetime_s):
+    is_abandoned = (
+        effect.outcome is not None
+        or effect.age > lifetime_s + CLAIM_SLACK_S
+        or await asyncio.to_thread(is_dead, effect.worker)  # reads /proc
+    )
+    if not is_abandoned:
         return None
-    reason = (effect.outcome or {}).get("unknown") or "the process that began it is gone"
+    reason = (effect.outcome or {}).get("unknown") or "the process that started it has ended"
     return Unknown(effect.attempt, str(reason), effect.claimed_at)
-
-
-async def _is_over(effect: Effect, lifetime_s: float) -> bool:
-    """Whether whoever claimed the effect can no longer record an outcome that is worth waiting for."""
-    if effect.outcome is not None or effect.age > lifetime_s + CLAIM_SLACK_S:
-        return True
-    return await asyncio.to_thread(is_dead, effect.worker)  # It reads /proc.

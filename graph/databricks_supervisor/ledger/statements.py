@@ -1,32 +1,13 @@
-"""The ledger's SQL: every step of it is one statement, the same for SQLite and Postgres.
+"""The ledger's SQL: one statement per step, the same for SQLite and Postgres.
 
-The statements are made once for a ledger and take their values as parameters whose names begin with ``p_``
-(and ``now``, where the clock is injected).
+Each ledger builds them once. Their parameters are named ``p_…`` (and ``now``, if the clock is injected).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Double,
-    Executable,
-    Integer,
-    Select,
-    Table,
-    Text,
-    and_,
-    bindparam,
-    delete,
-    func,
-    literal,
-    literal_column,
-    or_,
-    select,
-    update,
-)
+import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from .schema import effects, turns
@@ -34,15 +15,15 @@ from .schema import effects, turns
 _TURN_COLUMNS = tuple(column for column in turns.c if column.name != "seq")
 
 
-def _text(name: str) -> ColumnElement[Any]:
-    return bindparam(name, type_=Text)
+def _text(name: str) -> sa.ColumnElement[Any]:
+    return sa.bindparam(name, type_=sa.Text)
 
 
-def _integer(name: str) -> ColumnElement[Any]:
-    return bindparam(name, type_=Integer)
+def _integer(name: str) -> sa.ColumnElement[Any]:
+    return sa.bindparam(name, type_=sa.Integer)
 
 
-def _insert(dialect: str, table: Table) -> Any:
+def _insert(dialect: str, table: sa.Table) -> Any:
     return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
 
 
@@ -50,134 +31,118 @@ _SAME_TURN = turns.c.turn_id == _text("p_turn")
 _IS_OPEN = turns.c.ended_at.is_(None)
 
 
-@dataclass(frozen=True, slots=True)
-class TurnStatements:
-    """The statements about turns, by the name of the ledger's method."""
-
-    open_turn: Executable
-    get_turn: Executable
-    latest_turn: Executable
-    open_turns: Executable
-    turns_with_effect: Executable
-    attach_turn: Executable
-    end_turn: Executable
-    mark_delivered: Executable
-    delete_thread: Executable
-
-
-@dataclass(frozen=True, slots=True)
-class EffectStatements:
-    """The statements about effects, by the name of the ledger's method."""
-
-    claim: Executable
-    take_over: Executable
-    record: Executable
-    release: Executable
-    get_effect: Executable
-    effects: Executable
-
-
-def database_clock(dialect: str, *, injected: bool) -> ColumnElement[float]:
-    """The time: of the database, or given as parameter ``now``.
+def database_clock(dialect: str, *, injected: bool) -> sa.ColumnElement[float]:
+    """The current time: the database's, or the parameter ``now``.
 
     Args:
         dialect: ``"sqlite"`` or ``"postgresql"``.
-        injected: Whether it is given.
+        injected: Whether to use the parameter.
     """
     if injected:
-        return bindparam("now", type_=Double)
+        return sa.bindparam("now", type_=sa.Double)
     if dialect == "postgresql":
-        return literal_column("extract(epoch from clock_timestamp())::double precision", Double)
-    return literal_column("((julianday('now') - 2440587.5) * 86400.0)", Double)
+        return sa.literal_column("extract(epoch from clock_timestamp())::double precision", sa.Double)
+    return sa.literal_column("((julianday('now') - 2440587.5) * 86400.0)", sa.Double)
 
 
-def turn_statements(dialect: str, now: ColumnElement[float]) -> TurnStatements:
-    """The statements about turns.
-
-    Args:
-        dialect: ``"sqlite"`` or ``"postgresql"``.
-        now: The time.
-    """
-    same_place = and_(turns.c.thread == _text("p_thread"), turns.c.position == _text("p_position"))
-    newest = (_IS_OPEN.desc(), turns.c.seq.desc())
-    newest_first = (turns.c.opened_at.desc(), turns.c.turn_id.desc())
-    latest_id = select(turns.c.turn_id).where(same_place).order_by(*newest).limit(1).scalar_subquery()
-    new_turn = {
-        "turn_id": _text("p_turn"),
-        "thread": _text("p_thread"),
-        "position": _text("p_position"),
-        "seq": select(func.coalesce(func.max(turns.c.seq), 0) + 1).where(same_place).scalar_subquery(),
-        "step": _integer("p_step"),
-        "digest": _text("p_digest"),
-        "message_ids": _text("p_message_ids"),
-        "identity": _text("p_identity"),
-        "opened_at": now,
-    }
-    # Of two that begin at once, both see the same number as the next: the one that is later conflicts,
-    # although the other's turn may have ended by then.
-    is_latest = func.coalesce(_text("p_after"), latest_id, "") == func.coalesce(
-        latest_id, _text("p_after"), ""
-    )
-    had_effect = select(effects.c.turn_id).where(
-        effects.c.kind == _text("p_kind"), effects.c.id == _text("p_id")
-    )
-    return TurnStatements(
-        open_turn=_insert(dialect, turns)
-        .from_select(list(new_turn), select(*new_turn.values()).where(is_latest))
-        .on_conflict_do_nothing()
-        .returning(*_TURN_COLUMNS),
-        get_turn=select(*_TURN_COLUMNS).where(_SAME_TURN),
-        latest_turn=select(*_TURN_COLUMNS).where(same_place).order_by(*newest).limit(1),
-        open_turns=select(*_TURN_COLUMNS).where(_IS_OPEN).order_by(*newest_first).limit(_integer("p_limit")),
-        turns_with_effect=select(*_TURN_COLUMNS)
-        .where(turns.c.turn_id.in_(had_effect))
-        .order_by(*newest_first),
-        attach_turn=update(turns).where(_SAME_TURN).values(step=_integer("p_step")),
-        end_turn=update(turns).where(_SAME_TURN, _IS_OPEN).values(ended_at=now),
-        mark_delivered=update(turns)
-        .where(_SAME_TURN, turns.c.delivered_at.is_(None))
-        .values(delivered_at=now),
-        delete_thread=delete(turns).where(turns.c.thread == _text("p_thread")),
-    )
-
-
-def effect_statements(dialect: str, now: ColumnElement[float]) -> EffectStatements:
-    """The statements about effects.
+class TurnStatements:
+    """Statements about turns, named as the ledger's methods.
 
     Args:
         dialect: ``"sqlite"`` or ``"postgresql"``.
-        now: The time.
+        now: The current time.
     """
-    columns = (
-        *(column for column in effects.c if column.name not in ("seq", "settled")),
-        (now - effects.c.claimed_at).label("age"),
-    )
-    of_turn = effects.c.turn_id == _text("p_turn")
-    same_effect = and_(
-        of_turn,
-        effects.c.round == _integer("p_round"),
-        effects.c.kind == _text("p_kind"),
-        effects.c.id == _text("p_id"),
-    )
-    same_attempt = and_(same_effect, effects.c.attempt == _integer("p_attempt"))
-    is_claimed = effects.c.worker.is_not(None)
-    # The lock makes an end that is recorded meanwhile wait: who ends a turn then sees every claim of it.
-    open_turn: Select[Any] = select(turns.c.turn_id).where(_SAME_TURN, _IS_OPEN).with_for_update(read=True)
-    next_seq = select(func.coalesce(func.max(effects.c.seq), 0) + 1).where(of_turn).scalar_subquery()
-    claim = _insert(dialect, effects).from_select(
-        ["turn_id", "round", "kind", "id", "seq", "attempt", "worker", "claimed_at"],
-        open_turn.add_columns(
-            _integer("p_round"),
-            _text("p_kind"),
-            _text("p_id"),
-            next_seq,
-            literal(1, Integer),
-            _text("p_worker"),
-            now,
-        ),
-    )
-    return EffectStatements(
-        claim=claim.on_conflict_do_update(
+
+    def __init__(self, dialect: str, now: sa.ColumnElement[float]) -> None:
+        same_place = sa.and_(turns.c.thread == _text("p_thread"), turns.c.position == _text("p_position"))
+        newest = (_IS_OPEN.desc(), turns.c.seq.desc())
+        newest_first = (turns.c.opened_at.desc(), turns.c.turn_id.desc())
+        latest_id = sa.select(turns.c.turn_id).where(same_place).order_by(*newest).limit(1).scalar_subquery()
+        new_turn = {
+            "turn_id": _text("p_turn"),
+            "thread": _text("p_thread"),
+            "position": _text("p_position"),
+            "seq": sa.select(sa.func.coalesce(sa.func.max(turns.c.seq), 0) + 1)
+            .where(same_place)
+            .scalar_subquery(),
+            "step": _integer("p_step"),
+            "digest": _text("p_digest"),
+            "message_ids": _text("p_message_ids"),
+            "identity": _text("p_identity"),
+            "opened_at": now,
+        }
+        # Two that start at the same time compute the same seq: the later one conflicts, even if the other turn has
+        # ended by then. (Without p_after, both sides are the latest id.)
+        is_latest = sa.func.coalesce(_text("p_after"), latest_id, "") == sa.func.coalesce(
+            latest_id, _text("p_after"), ""
+        )
+        had_effect = sa.select(effects.c.turn_id).where(
+            effects.c.kind == _text("p_kind"), effects.c.id == _text("p_id")
+        )
+        self.open_turn = (
+            _insert(dialect, turns)
+            .from_select(list(new_turn), sa.select(*new_turn.values()).where(is_latest))
+            .on_conflict_do_nothing()
+            .returning(*_TURN_COLUMNS)
+        )
+        self.get_turn = sa.select(*_TURN_COLUMNS).where(_SAME_TURN)
+        self.latest_turn = sa.select(*_TURN_COLUMNS).where(same_place).order_by(*newest).limit(1)
+        self.open_turns = (
+            sa.select(*_TURN_COLUMNS).where(_IS_OPEN).order_by(*newest_first).limit(_integer("p_limit"))
+        )
+        self.turns_with_effect = (
+            sa.select(*_TURN_COLUMNS).where(turns.c.turn_id.in_(had_effect)).order_by(*newest_first)
+        )
+        self.attach_turn = sa.update(turns).where(_SAME_TURN).values(step=_integer("p_step"))
+        self.end_turn = sa.update(turns).where(_SAME_TURN, _IS_OPEN).values(ended_at=now)
+        self.mark_delivered = (
+            sa.update(turns).where(_SAME_TURN, turns.c.delivered_at.is_(None)).values(delivered_at=now)
+        )
+        self.delete_thread = sa.delete(turns).where(turns.c.thread == _text("p_thread"))
+
+
+class EffectStatements:
+    """Statements about effects, named as the ledger's methods.
+
+    Args:
+        dialect: ``"sqlite"`` or ``"postgresql"``.
+        now: The current time.
+    """
+
+    def __init__(self, dialect: str, now: sa.ColumnElement[float]) -> None:
+        columns = (
+            *(column for column in effects.c if column.name not in ("seq", "settled")),
+            (now - effects.c.claimed_at).label("age"),
+        )
+        of_turn = effects.c.turn_id == _text("p_turn")
+        same_effect = sa.and_(
+            of_turn,
+            effects.c.round == _integer("p_round"),
+            effects.c.kind == _text("p_kind"),
+            effects.c.id == _text("p_id"),
+        )
+        same_attempt = sa.and_(same_effect, effects.c.attempt == _integer("p_attempt"))
+        is_claimed = effects.c.worker.is_not(None)
+        # The row lock makes a concurrent end_turn wait: after end_turn, every claim of the turn is visible.
+        open_turn: sa.Select[Any] = (
+            sa.select(turns.c.turn_id).where(_SAME_TURN, _IS_OPEN).with_for_update(read=True)
+        )
+        next_seq = (
+            sa.select(sa.func.coalesce(sa.func.max(effects.c.seq), 0) + 1).where(of_turn).scalar_subquery()
+        )
+        claim = _insert(dialect, effects).from_select(
+            ["turn_id", "round", "kind", "id", "seq", "attempt", "worker", "claimed_at"],
+            open_turn.add_columns(
+                _integer("p_round"),
+                _text("p_kind"),
+                _text("p_id"),
+                next_seq,
+                sa.literal(1, sa.Integer),
+                _text("p_worker"),
+                now,
+            ),
+        )
+        self.claim = claim.on_conflict_do_update(
             index_elements=["turn_id", "round", "kind", "id"],
             set_={
                 "attempt": effects.c.attempt + 1,
@@ -185,31 +150,36 @@ def effect_statements(dialect: str, now: ColumnElement[float]) -> EffectStatemen
                 "claimed_at": claim.excluded.claimed_at,
             },
             where=effects.c.worker.is_(None),
-        ).returning(*columns),
-        take_over=update(effects)
-        .where(same_attempt, effects.c.settled.is_(False), open_turn.exists())
-        .values(
-            attempt=effects.c.attempt + 1,
-            worker=_text("p_worker"),
-            claimed_at=now,
-            outcome=None,
-            settled=False,
+        ).returning(*columns)
+        self.take_over = (
+            sa.update(effects)
+            .where(same_attempt, effects.c.settled.is_(False), open_turn.exists())
+            .values(
+                attempt=effects.c.attempt + 1,
+                worker=_text("p_worker"),
+                claimed_at=now,
+                outcome=None,
+                settled=False,
+            )
+            .returning(*columns)
         )
-        .returning(*columns),
-        record=update(effects)
-        .where(
-            same_attempt,
-            is_claimed,
-            or_(effects.c.settled.is_(False), effects.c.outcome == _text("p_outcome")),
+        self.record = (
+            sa.update(effects)
+            .where(
+                same_attempt,
+                is_claimed,
+                sa.or_(effects.c.settled.is_(False), effects.c.outcome == _text("p_outcome")),
+            )
+            .values(outcome=_text("p_outcome"), settled=sa.bindparam("p_settled"))
         )
-        .values(outcome=_text("p_outcome"), settled=bindparam("p_settled"))
-        .returning(effects.c.attempt),
-        release=update(effects)
-        .where(same_attempt, is_claimed, effects.c.outcome.is_(None))
-        .values(worker=None)
-        .returning(effects.c.attempt),
-        get_effect=select(*columns).where(same_effect, is_claimed),
-        effects=select(*columns)
-        .where(of_turn, is_claimed)
-        .order_by(effects.c.seq, effects.c.round, effects.c.kind, effects.c.id),
-    )
+        self.release = (
+            sa.update(effects)
+            .where(same_attempt, is_claimed, effects.c.outcome.is_(None))
+            .values(worker=None)
+        )
+        self.get_effect = sa.select(*columns).where(same_effect, is_claimed)
+        self.effects = (
+            sa.select(*columns)
+            .where(of_turn, is_claimed)
+            .order_by(effects.c.seq, effects.c.round, effects.c.kind, effects.c.id)
+        )

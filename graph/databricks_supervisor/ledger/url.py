@@ -1,7 +1,8 @@
-"""Where a ledger can be kept: a SQLite file, or Postgres by URL or by psycopg's connection string."""
+"""The database of a ledger: a SQLite file, or Postgres by URL or by psycopg's connection string."""
 
 from __future__ import annotations
 
+import functools
 import os
 import sqlite3
 import time
@@ -13,15 +14,15 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import QueuePool
 
 from ..errors import ConfigurationError
-from .database import Place
+from .database import DatabaseSpec
 
 POSTGRES_CONNECTIONS = 5
-"""At most so many connections to Postgres for a ledger and process. SQLite has one, as it has one writer."""
+"""Maximum connections to Postgres per ledger and process. SQLite has one: it allows one writer."""
 
 SQLITE_PATIENCE = 30.0
 """Seconds to wait for another process that writes to the same SQLite file."""
 
-# No call without a time-out: a server that vanished must not hold a thread for ever.
+# Every call has a time-out: an unreachable server must not block a thread for ever.
 _POSTGRES_TIMEOUTS = {
     "connect_timeout": 10,
     "keepalives_idle": 30,
@@ -36,12 +37,12 @@ _POSTGRES_ENGINE: dict[str, Any] = {
     **_ENGINE,
     "pool_size": POSTGRES_CONNECTIONS,
     "pool_use_lifo": True,
-    "pool_pre_ping": True,  # a server that was restarted is noticed before a claim is sent to it
+    "pool_pre_ping": True,  # detects a restarted server before a claim is sent
 }
 
 
-def place_of_url(url: str | URL) -> Place:
-    """The place that a URL names; nothing is opened yet.
+def spec_from_url(url: str | URL) -> DatabaseSpec:
+    """The database that a URL names; nothing is opened yet.
 
     Raises:
         ConfigurationError: Not a URL of SQLite or Postgres, or its driver is not installed.
@@ -60,41 +61,44 @@ def place_of_url(url: str | URL) -> Place:
     if backend in ("postgresql", "postgres") and driver in ("", "psycopg", "psycopg_async"):
         return _postgres(parsed)
     raise ConfigurationError(
-        f"The ledger cannot be kept in {parsed.drivername!r}. Use sqlite:///path/to/ledger.db, or "
+        f"The ledger cannot be stored in {parsed.drivername!r}. Use sqlite:///path/to/ledger.db, or "
         "postgresql://… for a ledger that several machines share (its driver is psycopg)."
     )
 
 
-def _sqlite(url: URL) -> Place:
+def _sqlite(url: URL) -> DatabaseSpec:
     file = url.database
     if not file or file == ":memory:" or file.startswith("file:") or url.query:
         raise ConfigurationError(
-            "A ledger in SQLite needs a plain file, without options: sqlite:///path/to/ledger.db. For one in "
-            "memory use MemoryLedger."
+            "A ledger in SQLite needs a plain file, without options: sqlite:///path/to/ledger.db. "
+            "For a ledger in memory, use MemoryLedger."
         )
     if sqlite3.sqlite_version_info < (3, 35):
         raise ConfigurationError(
             f"The ledger needs SQLite 3.35 or newer; this Python has {sqlite3.sqlite_version}. "
             "Use a newer Python, or a ledger in Postgres."
         )
-    located: list[str] = []
 
-    def connect() -> sqlite3.Connection:
-        # Located here, because this runs on a thread that may touch the disk; and once, because the working
-        # directory may change.
-        if not located:
-            located.append(os.path.abspath(file))
-            os.makedirs(os.path.dirname(located[0]), exist_ok=True)
-        return _connect_sqlite(located[0])
+    @functools.cache  # once: the working directory may change
+    def path() -> str:
+        found = os.path.abspath(file)
+        os.makedirs(os.path.dirname(found), exist_ok=True)
+        return found
 
     def make_engine() -> Engine:
-        return create_engine("sqlite://", creator=connect, poolclass=QueuePool, pool_size=1, **_ENGINE)
+        return create_engine(
+            "sqlite://",
+            creator=lambda: _connect_sqlite(path()),
+            poolclass=QueuePool,
+            pool_size=1,
+            **_ENGINE,
+        )
 
-    return Place(f"sqlite:///{file}", "sqlite", 1, make_engine)
+    return DatabaseSpec(f"sqlite:///{file}", "sqlite", 1, make_engine)
 
 
 def _connect_sqlite(file: str) -> sqlite3.Connection:
-    # The thread that closes it may be another one.
+    # Another thread may close the connection.
     connection = sqlite3.connect(file, timeout=SQLITE_PATIENCE, check_same_thread=False)
     try:
         deadline = time.monotonic() + SQLITE_PATIENCE
@@ -102,11 +106,11 @@ def _connect_sqlite(file: str) -> sqlite3.Connection:
             try:
                 connection.execute("PRAGMA journal_mode = WAL").fetchone()
             except sqlite3.OperationalError:
-                # The switch needs the file alone and does not wait for it, whatever the busy time-out says.
+                # The switch to WAL needs exclusive access and ignores the busy time-out.
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)
-        # FULL: what was recorded survives a power cut, too. NORMAL survives only the death of the process.
+        # FULL: records survive a power cut. With NORMAL they survive only the death of the process.
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
     except BaseException:
@@ -115,7 +119,7 @@ def _connect_sqlite(file: str) -> sqlite3.Connection:
     return connection
 
 
-def _postgres(url: URL) -> Place:
+def _postgres(url: URL) -> DatabaseSpec:
     _require_psycopg()
     shown = URL.create("postgresql", host=url.host, port=url.port, database=url.database)
     engine_url = url.set(drivername="postgresql+psycopg")
@@ -124,20 +128,20 @@ def _postgres(url: URL) -> Place:
     def make_engine() -> Engine:
         return create_engine(engine_url, connect_args=timeouts, **_POSTGRES_ENGINE)
 
-    return Place(shown.render_as_string(), "postgresql", POSTGRES_CONNECTIONS, make_engine)
+    return DatabaseSpec(shown.render_as_string(), "postgresql", POSTGRES_CONNECTIONS, make_engine)
 
 
-def place_of_psycopg(conninfo: str, **kwargs: Any) -> Place:
-    """The place that a psycopg connection string names; nothing is opened yet.
+def spec_from_psycopg(conninfo: str, **kwargs: Any) -> DatabaseSpec:
+    """The database that a psycopg connection string names; nothing is opened yet.
 
     Raises:
-        ConfigurationError: Not a connection string, or psycopg is not installed.
+        ConfigurationError: The connection string is invalid, or psycopg is not installed.
     """
     _require_psycopg()
     import psycopg
     from psycopg.conninfo import conninfo_to_dict
 
-    # What SQLAlchemy sets by itself. PostgresSaver needs them, so callers may pass them along.
+    # SQLAlchemy sets these two itself; PostgresSaver needs them, so callers may pass them.
     options = {key: value for key, value in kwargs.items() if key not in ("autocommit", "row_factory")}
     try:
         known = conninfo_to_dict(conninfo) | options
@@ -158,7 +162,7 @@ def place_of_psycopg(conninfo: str, **kwargs: Any) -> Place:
     def make_engine() -> Engine:
         return create_engine("postgresql+psycopg://", creator=connect, **_POSTGRES_ENGINE)
 
-    return Place(f"postgresql://{shown}", "postgresql", POSTGRES_CONNECTIONS, make_engine)
+    return DatabaseSpec(f"postgresql://{shown}", "postgresql", POSTGRES_CONNECTIONS, make_engine)
 
 
 def _require_psycopg() -> None:

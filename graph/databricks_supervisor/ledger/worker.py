@@ -1,4 +1,4 @@
-"""Which process claimed an effect, and whether it is known to be gone."""
+"""Names of processes, and whether the process with a name has ended."""
 
 from __future__ import annotations
 
@@ -13,29 +13,27 @@ import psutil  # type: ignore[import-untyped]
 def this_worker() -> str:
     """The name of this process: ``host/pid/start``.
 
-    The host includes the boot and the pid namespace (a container) where the system tells them, and the start
-    tells two processes apart that were given the same pid one after the other.
+    The host includes the boot id and the pid namespace (a container) where the system has them; the start time
+    distinguishes two processes with the same pid.
 
     Example:
         >>> from databricks_supervisor.ledger.worker import is_dead, this_worker
         >>> is_dead(this_worker())
         False
     """
-    return _name_of(os.getpid())
+    return _worker_name(os.getpid())
 
 
 def is_dead(worker: str) -> bool:
-    """Whether that process is known to be gone.
+    """Whether that process is known to have ended.
 
-    Reads ``/proc`` where there is one: call it through ``asyncio.to_thread`` where reading files would be
-    seen as blocking.
+    Reads ``/proc`` where it exists, so it may block: in a coroutine, use ``asyncio.to_thread``.
 
     Args:
-        worker: What :func:`this_worker` said in that process.
+        worker: The process's :func:`this_worker`.
 
     Returns:
-        True only for a process of this very host that has ended. False for one that lives, is on another
-        host, or cannot be told.
+        True only for a process of this host that has ended. False if it runs, is on another host, or is unknown.
     """
     host, _, rest = worker.partition("/")
     number, _, start = rest.partition("/")
@@ -47,12 +45,12 @@ def is_dead(worker: str) -> bool:
             return True
     except OverflowError:
         return False
-    return _start_of(pid) not in ("", start)
+    return _start_time(pid) not in ("", start)
 
 
 @functools.cache
-def _name_of(pid: int) -> str:
-    return f"{_HOST}/{pid}/{_start_of(pid)}"
+def _worker_name(pid: int) -> str:
+    return f"{_HOST}/{pid}/{_start_time(pid)}"
 
 
 def _host() -> str:
@@ -68,7 +66,7 @@ def _host() -> str:
 def _exists(pid: int) -> bool:
     if os.name != "posix":
         return bool(psutil.pid_exists(pid))
-    # Not psutil here: it takes a process that it may not look at (hidepid) for one that is gone.
+    # Not psutil: it reports a process that it may not inspect (hidepid) as ended.
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -78,11 +76,11 @@ def _exists(pid: int) -> bool:
     return True
 
 
-def _start_of(pid: int) -> str:
+def _start_time(pid: int) -> str:
     """When a process started, in a form that never changes; ``"ended"`` for a zombie, ``""`` if hidden."""
     try:
-        # Not psutil's create_time: on Linux it moves with every correction of the system's clock, and a
-        # process that lives would look like another one.
+        # Not psutil's create_time: on Linux it changes with every correction of the system's clock, so a
+        # running process would look like another one.
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
         state, *fields = stat.rpartition(")")[2].split()
         return "ended" if state in "ZX" else fields[18]
@@ -96,4 +94,4 @@ def _start_of(pid: int) -> str:
 
 
 _HOST = _host()
-this_worker()  # computed while importing, so that no event loop waits for the disk
+this_worker()  # cached at import, so that no event loop waits for the disk

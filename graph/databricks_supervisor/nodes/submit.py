@@ -107,7 +107,7 @@ async def _submitted(run: Run, job: Job, messages: Sequence[BaseMessage]) -> Don
                 continue
             delay = retry.failed(run.time.now(), refused.retry_after_s)
             patience = OVERLOADED_PATIENCE_S if refused.error.status_code else REFUSED_PATIENCE_S
-            if not refused.again or retry.waited_s > patience:
+            if not refused.retryable or retry.waited_s > patience:
                 raise refused.error from None
             await run.time.sleep(delay)
             continue

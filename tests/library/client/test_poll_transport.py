@@ -21,7 +21,7 @@ from databricks_supervisor.client import poll_transport as transport
 from databricks_supervisor.client.credentials import SharedCredentials
 from databricks_supervisor.client.failures import NotAccepted, Transient
 from databricks_supervisor.client.poll_transport import PollTransport
-from databricks_supervisor.client.pool import MOST_IDLE_S, MOST_IDLE_WHEN_MANY_S, MOST_KEPT, ClientPool
+from databricks_supervisor.client.pool import MANY_CLIENTS, MAX_IDLE_S, MAX_IDLE_WHEN_MANY_S, ClientPool
 from databricks_supervisor.client.responses import SupervisorClient
 from databricks_supervisor.errors import AuthenticationError
 from tests.support.scripted_service import API_KEY, Answer, ScriptedService, response, serving
@@ -65,7 +65,7 @@ def poll(client: SupervisorClient, number: int = 1) -> asyncio.Task[Any]:
 
 
 async def test_polls_under_way_are_bounded_and_all_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "MOST_AT_ONCE", 4)
+    monkeypatch.setattr(transport, "MAX_POLLS", 4)
     go_on = asyncio.Event()
     async with serving(Crowd(go_on)) as service:
         client = SupervisorClient(service.client())
@@ -82,7 +82,7 @@ async def test_polls_under_way_are_bounded_and_all_are_answered(monkeypatch: pyt
 async def test_places_are_given_in_the_order_in_which_they_were_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(transport, "MOST_AT_ONCE", 1)
+    monkeypatch.setattr(transport, "MAX_POLLS", 1)
     async with serving(Crowd()) as service:
         client = SupervisorClient(service.client())
         await asyncio.gather(*(poll(client, number) for number in range(20)))
@@ -99,7 +99,7 @@ async def test_connections_are_kept_for_the_next_poll() -> None:
 
 
 async def test_a_poll_that_is_cancelled_gives_its_place_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "MOST_AT_ONCE", 2)
+    monkeypatch.setattr(transport, "MAX_POLLS", 2)
     go_on = asyncio.Event()
     async with serving(Crowd(go_on)) as service:
         client = SupervisorClient(service.client())
@@ -115,7 +115,7 @@ async def test_a_poll_that_is_cancelled_gives_its_place_back(monkeypatch: pytest
 
 
 async def test_a_poll_that_fails_gives_its_place_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "MOST_AT_ONCE", 1)
+    monkeypatch.setattr(transport, "MAX_POLLS", 1)
     async with serving(ScriptedService([], [Answer(drop="unanswered")] * 4 + [RUNNING])) as service:
         client = SupervisorClient(service.client())
         for _ in range(2):
@@ -131,7 +131,7 @@ async def test_a_service_that_does_not_answer_is_given_up_after_the_time_out() -
 
 
 async def test_through_the_sdk_fewer_are_under_way_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("databricks_supervisor.client.responses.MOST_THROUGH_SDK", 3)
+    monkeypatch.setattr("databricks_supervisor.client.responses.MAX_SDK_REQUESTS", 3)
     go_on = asyncio.Event()
     async with serving(Crowd(go_on)) as service:
         client = SupervisorClient(service.client(default_query={"its own": "way"}))
@@ -145,7 +145,7 @@ async def test_through_the_sdk_fewer_are_under_way_at_once(monkeypatch: pytest.M
 
 
 async def test_a_post_that_finds_no_place_was_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("databricks_supervisor.client.responses.MOST_THROUGH_SDK", 1)
+    monkeypatch.setattr("databricks_supervisor.client.responses.MAX_SDK_REQUESTS", 1)
     go_on, reached = asyncio.Event(), asyncio.Event()
     answer = Answer(body=RUNNING.body, until=go_on, reached=reached)
     async with serving(ScriptedService([answer], [RUNNING])) as service:
@@ -158,7 +158,7 @@ async def test_a_post_that_finds_no_place_was_not_sent(monkeypatch: pytest.Monke
         await reached.wait()
         with pytest.raises(NotAccepted) as refused:
             await create(0.05)
-        assert refused.value.again
+        assert refused.value.retryable
         assert (await poll(client)).status == "in_progress", "a poll has a place of its own"
         go_on.set()
         await first
@@ -215,7 +215,7 @@ async def test_clients_that_nobody_asks_for_any_more_are_let_go_of() -> None:
     async with serving(Crowd()) as service:
         clients = ClientPool(lambda identity: service.client(), clock=lambda: now[0])
         idle, busy = await clients.get("idle"), await clients.get("busy")
-        now[0] = MOST_IDLE_S
+        now[0] = MAX_IDLE_S
         assert await clients.get("busy") is busy
         now[0] += 1
         await clients.get("new")
@@ -227,8 +227,8 @@ async def test_where_there_are_many_they_are_let_go_of_sooner() -> None:
     now = [0.0]
     async with serving(Crowd()) as service:
         clients = ClientPool(lambda identity: service.client(), clock=lambda: now[0])
-        many = [await clients.get(f"user-{number}") for number in range(MOST_KEPT)]
-        now[0] = MOST_IDLE_WHEN_MANY_S + 1
+        many = [await clients.get(f"user-{number}") for number in range(MANY_CLIENTS)]
+        now[0] = MAX_IDLE_WHEN_MANY_S + 1
         assert await clients.get("user-0") is many[0]
         await clients.get("one more")
         assert await clients.get("user-0") is many[0]
@@ -349,7 +349,9 @@ async def test_a_certificate_that_the_client_does_not_trust_is_not_trusted() -> 
 
 
 def test_no_repr_shows_a_credential() -> None:
-    answer = transport.Answer(200, b"", {}, "OK", transport.Request({"authorization": f"Bearer {API_KEY}"}))
+    answer = transport.PollResponse(
+        200, b"", {}, "OK", transport.Request({"authorization": f"Bearer {API_KEY}"})
+    )
     shared = SharedCredentials(lambda: {"Authorization": f"Bearer {API_KEY}"})
     assert API_KEY not in repr(answer) + repr(shared) + str(vars(SupervisorClient(sdk()))) + repr(
         answer.request

@@ -236,8 +236,8 @@ async def test_the_client_of_the_databricks_sdk_tells_refusals_and_absence_apart
             await created(client)
     with pytest.raises(NotAccepted) as absent:
         await created(client)
-    assert overloaded.value.again
-    assert absent.value.again
+    assert overloaded.value.retryable
+    assert absent.value.retryable
     assert "Cannot reach" in str(absent.value)
     assert TOKEN not in str(overloaded.value)
 

@@ -143,7 +143,7 @@ async def test_a_refusal_proves_that_nothing_was_created(status: int, kind: type
     assert error.status_code == status
     assert "because of this" in str(error)
     assert "Nothing was submitted" in str(error)
-    assert not refused.value.again
+    assert not refused.value.retryable
     assert refused.value.stale_credentials == (status == 401)
 
 
@@ -151,7 +151,7 @@ async def test_an_overloaded_service_created_nothing_and_may_be_asked_again() ->
     async with serving(ScriptedService([refusal(429, "slow down", {"Retry-After": "7"})])) as service:
         with pytest.raises(NotAccepted) as refused:
             await create(service)
-    assert refused.value.again
+    assert refused.value.retryable
     assert refused.value.retry_after_s == 7.0
     assert isinstance(refused.value.error, ServiceUnavailableError)
 
@@ -162,7 +162,7 @@ async def test_a_refused_connection_created_nothing_and_may_be_tried_again() -> 
         pass  # Now the port is free, and nobody listens on it.
     with pytest.raises(NotAccepted) as refused:
         await create(service)
-    assert refused.value.again
+    assert refused.value.retryable
     assert isinstance(refused.value.error, ServiceUnavailableError)
     assert service.url in str(refused.value.error)
 
@@ -175,7 +175,7 @@ async def test_a_certificate_that_is_wrong_is_not_tried_again() -> None:
     sdk = openai.AsyncOpenAI(base_url="https://127.0.0.1", api_key=API_KEY, http_client=http)
     with pytest.raises(NotAccepted, match="CERTIFICATE_VERIFY_FAILED") as refused:
         await create(ScriptedService(), sdk)
-    assert not refused.value.again
+    assert not refused.value.retryable
 
 
 async def test_credentials_that_cannot_be_obtained_created_nothing() -> None:
@@ -244,7 +244,7 @@ async def test_a_refused_read_is_final(status: int, kind: type[ServiceError]) ->
 
 async def test_the_alternatives_of_a_retired_service_are_named() -> None:
     async with serving(ScriptedService([], [refusal(410, "gone")])) as service:
-        with pytest.raises(ServiceRetiredError, match="Databricks Apps, OpenAI, or a server of your own"):
+        with pytest.raises(ServiceRetiredError, match="Databricks Apps, OpenAI, or your own server"):
             await retrieve(service)
 
 

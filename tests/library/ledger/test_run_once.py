@@ -261,7 +261,7 @@ def dead_worker() -> str:
 async def test_the_claim_of_a_worker_that_is_dead_is_unknown_at_once() -> None:
     ledger, effect = await claimed_by(dead_worker(), Clock())
     action = Action()
-    assert await do(ledger, action) == Unknown(1, "the process that began it is gone", effect.claimed_at)
+    assert await do(ledger, action) == Unknown(1, "the process that started it has ended", effect.claimed_at)
     assert action.runs == 0
 
 

@@ -1,4 +1,4 @@
-"""The data set of the demonstration: a CSV in an in-memory SQLite database, queried for real."""
+"""The data set of the demonstration: a CSV file, loaded into an in-memory SQLite database."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Table:
     rows: list[tuple[Cell, ...]]
 
     def markdown(self) -> str:
-        """As a Markdown table, numbers as they are."""
+        """As a Markdown table, with unformatted numbers."""
         return markdown_table(
             self.columns, [["" if cell is None else str(cell) for cell in row] for row in self.rows]
         )
@@ -63,5 +63,5 @@ class Sales:
 
 @lru_cache(maxsize=1)
 def sales() -> Sales:
-    """The data set, loaded when it is first asked for."""
+    """The data set, loaded at first use."""
     return Sales()

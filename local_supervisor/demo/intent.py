@@ -1,4 +1,4 @@
-"""Understanding a question about the sales data, with plain rules: what is asked, of when, about what."""
+"""Parses a question about the sales data with regular expressions: dimension, measure, periods, names."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _FOLLOW_UP = re.compile(r"^\s*(and|or|what about|how about|same|now|also|then|bu
 
 @dataclass(frozen=True)
 class Intent:
-    """What a question asks for; None and () are "not said"."""
+    """The parts of a question; None and () mean "not given"."""
 
     dimension: Dimension | None = None
     measure: Literal["revenue", "units"] | None = None
@@ -52,33 +52,33 @@ class Intent:
 
     @property
     def understood(self) -> bool:
-        """Whether anything in it is about the data set: "best" or a date alone is not."""
+        """Whether it refers to the data set: "best" or a date alone does not."""
         named = self.dimension or self.products or self.regions or self.categories
         return bool(named or self.about_sales or self.measure)
 
 
 def understand(question: str, earlier: list[str] | None = None) -> Intent:
-    """Read a question.
+    """Parse a question.
 
     Args:
-        question: As asked.
-        earlier: What was asked before, oldest first. A short question ("and by region?") takes from them
-            whatever it does not say itself.
+        question: The question.
+        earlier: Earlier questions, oldest first. A short question ("and by region?") takes its missing parts from
+            them.
     """
     before = Intent()
-    for asked in earlier or []:
-        intent = _continued(_read(asked), before, asked)
+    for previous in earlier or []:
+        intent = _continued(_read(previous), before, previous)
         before = intent if intent.understood else before
     return _continued(_read(question), before, question)
 
 
 def quarters_of(period: str) -> list[str]:
-    """The quarters of a period that the data set has."""
+    """The quarters of a period in the data set."""
     return [quarter for quarter in sales().quarters if quarter.startswith(period)]
 
 
 def quarters_before(period: str) -> list[str]:
-    """The quarters to compare a period with: the one before, or the same ones of the year before."""
+    """The quarters to compare a period with: the previous quarter, or the same quarters of the previous year."""
     if "-Q" in period:
         return [_previous(period)]
     return [f"{int(quarter[:4]) - 1}{quarter[4:]}" for quarter in quarters_of(period)]
@@ -90,7 +90,7 @@ def _previous(quarter: str) -> str:
 
 
 def name_of(quarters: list[str]) -> str:
-    """Quarters as people say them: "2026-Q3", "2025", "2025-Q1 to Q3"."""
+    """Quarters as text: "2026-Q3", "2025", "2025-Q1 to Q3"."""
     if len(quarters) == 1:
         return quarters[0]
     return quarters[0][:4] if len(quarters) == 4 else f"{quarters[0]} to {quarters[-1][5:]}"
@@ -106,7 +106,7 @@ def _continued(new: Intent, before: Intent, question: str) -> Intent:
         if getattr(new, field.name) in (None, ())
     }
     if new.dimension in ("quarter", "year"):
-        taken.pop("periods", None)  # a trend is over all of them
+        taken.pop("periods", None)  # a trend covers all periods
     if new.periods and before.dimension in ("quarter", "year"):
         taken.pop("dimension", None)
     return replace(new, **taken)

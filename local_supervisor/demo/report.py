@@ -1,4 +1,4 @@
-"""Answering an intent: the SQL, its results and a text in which every figure comes from them."""
+"""Answers an intent: the SQL, its results, and a text whose figures all come from the results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .sales import Sales, Table, markdown_table, sales
 
 @dataclass(frozen=True)
 class Query:
-    """One query as it was run."""
+    """A query and its result."""
 
     why: str
     sql: str
@@ -19,7 +19,7 @@ class Query:
 
 @dataclass
 class Report:
-    """An answer and how it was found."""
+    """An answer and its queries."""
 
     title: str
     thought: str
@@ -27,13 +27,13 @@ class Report:
     queries: list[Query] = field(default_factory=list)
 
     def run(self, data: Sales, why: str, sql: str) -> Table:
-        """Run a query and keep it."""
+        """Run a query and record it."""
         self.queries.append(Query(why, sql, data.query(sql)))
         return self.queries[-1].result
 
 
 def write_report(intent: Intent) -> Report:
-    """Answer an intent from the data set, or say what the data set holds."""
+    """Answer an intent from the data set, or describe the data set."""
     data = sales()
     if not intent.understood:
         return _what_there_is(data)
@@ -208,7 +208,7 @@ def _by(dimension: str, intent: Intent, quarters: list[str], measure: str) -> st
 
 
 def _filters(intent: Intent) -> str:
-    """Only names that were found in the data set come here, never the question's own words."""
+    """SQL conditions. The names come from the data set, never from the text of the question."""
     named = {"product": intent.products, "region": intent.regions, "category": intent.categories}
     return "".join(
         f" AND {column} IN ({', '.join(repr(name) for name in names)})"

@@ -1,13 +1,13 @@
-"""The demonstration: a believable run of several steps whose figures are queried for real."""
+"""Answers a question in several steps: queries, a report, and an approval to publish it."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-from . import items as make
-from .conversation import Conversation
-from .ids import IdFactory
+from .. import items as make
+from ..conversation import Conversation
+from ..ids import IdFactory
 from .intent import understand
 from .report import Report, write_report
 
@@ -25,12 +25,12 @@ _TIME = re.compile(r"(?<!over )(?<!each )\b(time|today|now|date|clock)\b", re.I)
 
 
 def demonstrate(conversation: Conversation, tools: list[Item], ids: IdFactory) -> list[Item]:
-    """The new output items for a question, or for what a client-side function has answered.
+    """The new output items for a question, or for the output of a client-side function.
 
     Args:
-        conversation: The question, those before it, and the outputs of functions.
-        tools: The request's tools: they decide whether there is anything to publish with, or to ask the time.
-        ids: Makes the ids.
+        conversation: The question, earlier questions, and the outputs of functions.
+        tools: The request's tools, which may include one to publish reports and a function for the time.
+        ids: Creates the ids.
     """
     question = conversation.question
     answered = [f"`{answer.name}` says: {answer.output}" for answer in conversation.outputs]
@@ -42,7 +42,7 @@ def demonstrate(conversation: Conversation, tools: list[Item], ids: IdFactory) -
     if answered and not understand(question).understood:
         return [make.message(ids, "\n".join(answered))]
     if wants_publishing and not intent.understood and conversation.earlier:
-        # "publish it": what was asked before
+        # "publish it" refers to the previous question
         intent = understand(conversation.earlier[-1], conversation.earlier[:-1])
     report = write_report(intent)
     publisher = _publisher(tools) if wants_publishing and intent.understood else None

@@ -11,7 +11,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from tests.support.postgres import PostgresServer
 
-pytest.register_assert_rewrite("tests.e2e.forks", "tests.e2e.stories")
+pytest.register_assert_rewrite("tests.e2e.forked_processes", "tests.e2e.scenario")
 
 
 class _ByServers(LoadScopeScheduling):  # type: ignore[misc]

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.replicas.chat import Chat
-from tests.replicas.conftest import NewWire
-from tests.replicas.together import at_once
-from tests.replicas.wire import allow, new_thread, question, requests_in, text_of
+from tests.replicas.chat_ui import Chat
+from tests.replicas.concurrency import at_once
+from tests.replicas.conftest import NewClient
+from tests.replicas.responses_client import allow, new_thread, question, requests_in, text_of
 from tests.support.local_supervisor_process import LocalSupervisor
 from tests.support.server_process import ServerProcess
 
@@ -23,9 +23,9 @@ TWO = [*ONE, {"name": "mail", "server_label": "reports", "arguments": {"to": "an
 
 
 @pytest.fixture
-def new_chat(replicas: list[ServerProcess], service: LocalSupervisor, wire: NewWire) -> NewChat:
+def new_chat(replicas: list[ServerProcess], service: LocalSupervisor, new_client: NewClient) -> NewChat:
     """Begins a conversation at the first server."""
-    return lambda: Chat(wire(replicas[0]), service)
+    return lambda: Chat(new_client(replicas[0]), service)
 
 
 def test_allow_with_arguments_written_anew_and_no_label_continues_under_a_new_id(new_chat: NewChat) -> None:
@@ -62,15 +62,15 @@ def test_an_answer_is_posted_while_another_request_is_open(new_chat: NewChat) ->
 
 
 def test_the_second_answer_may_come_first_and_through_another_server(
-    new_chat: NewChat, replicas: list[ServerProcess], wire: NewWire
+    new_chat: NewChat, replicas: list[ServerProcess], new_client: NewClient
 ) -> None:
     chat = new_chat()
     asked = f"Mail and publish {chat.thread}"
     chat.say(question(asked, approvals=TWO, rounds=[{"reply": "Both."}]))
     one, two = chat.requests
-    chat.wire = wire(replicas[1])
+    chat.client = new_client(replicas[1])
     chat.press(two, approve=False)
-    chat.wire = wire(replicas[2])
+    chat.client = new_client(replicas[2])
     assert text_of(chat.press(one)) == "Both."
     _, last = chat.stories(asked)
     assert {("approved", one["id"]), ("refused", two["id"])} <= {each for each in last if len(each) == 2}
@@ -115,9 +115,9 @@ def test_a_refusal_that_comes_with_a_new_message_is_one_submission(new_chat: New
 
 
 def test_the_same_answer_at_the_same_moment_on_two_servers_is_one_decision(
-    new_chat: NewChat, replicas: list[ServerProcess], wire: NewWire
+    new_chat: NewChat, replicas: list[ServerProcess], new_client: NewClient
 ) -> None:
-    clients = [wire(server) for server in replicas[:2]]
+    clients = [new_client(server) for server in replicas[:2]]
     for _ in range(RACES):
         chat = new_chat()
         asked = f"Race {chat.thread}"
@@ -133,9 +133,9 @@ def test_the_same_answer_at_the_same_moment_on_two_servers_is_one_decision(
 
 @pytest.mark.parametrize("requests", [ONE, TWO], ids=["one request", "two requests"])
 def test_of_answers_that_contradict_each_other_at_the_same_moment_one_stands_whole(
-    requests: list[dict[str, Any]], new_chat: NewChat, replicas: list[ServerProcess], wire: NewWire
+    requests: list[dict[str, Any]], new_chat: NewChat, replicas: list[ServerProcess], new_client: NewClient
 ) -> None:
-    clients = [wire(server) for server in replicas[:2]]
+    clients = [new_client(server) for server in replicas[:2]]
     for _ in range(RACES):
         chat = new_chat()
         asked = f"Contradict {chat.thread}"
@@ -168,20 +168,22 @@ def test_an_answer_that_is_posted_again_follows_what_it_began(new_chat: NewChat)
     chat.say(question(asked, approvals=ONE, rounds=[{"reply": "Once."}], duration_s=1))
     (request,) = chat.requests
     chat.items.append(allow(request))
-    left = chat.wire.stream(chat.body(), until=lambda event: True)
-    again = chat.wire.ask(chat.body())
+    left = chat.client.stream(chat.body(), until=lambda event: True)
+    again = chat.client.ask(chat.body())
     assert again["id"] == left.id
     assert text_of(again) == "Once."
     assert len(chat.stories(asked)) == 2
 
 
 def test_an_answer_alone_finds_its_thread(
-    replicas: list[ServerProcess], service: LocalSupervisor, wire: NewWire
+    replicas: list[ServerProcess], service: LocalSupervisor, new_client: NewClient
 ) -> None:
     asked = f"Alone {new_thread()}"
-    first = wire(replicas[0]).ask({"input": question(asked, approvals=ONE, rounds=[{"reply": "Found."}])})
+    first = new_client(replicas[0]).ask(
+        {"input": question(asked, approvals=ONE, rounds=[{"reply": "Found."}])}
+    )
     (request,) = requests_in(first)
-    second = wire(replicas[2]).ask({"input": [allow(request)]})
+    second = new_client(replicas[2]).ask({"input": [allow(request)]})
     assert text_of(second) == "Found."
     assert second["custom_outputs"]["thread_id"] == first["custom_outputs"]["thread_id"]
     assert service.submissions(asked)["count"] == 2
@@ -195,7 +197,7 @@ def test_an_answer_to_what_nobody_asked_is_refused(
     asked = f"Unasked {chat.thread}"
     chat.say(question(asked, approvals=ONE))
     chat.items.append(allow({"id": id}))
-    refused = chat.wire.post(chat.body())
+    refused = chat.client.post(chat.body())
     assert refused.status_code == 400
     assert chat.requests[0]["id"] in refused.json()["error"]["message"]
     assert len(chat.stories(asked)) == 1
@@ -243,9 +245,9 @@ def test_an_unknown_submission_is_asked_about_over_the_wire(
 
 
 def test_an_answer_to_an_unknown_submission_that_names_no_thread_never_reaches_another_one(
-    replicas: list[ServerProcess], service: LocalSupervisor, wire: NewWire
+    replicas: list[ServerProcess], service: LocalSupervisor, new_client: NewClient
 ) -> None:
-    client = wire(replicas[0])
+    client = new_client(replicas[0])
     names = [f"Nameless {new_thread()}" for _ in range(2)]
     first, second = [
         client.ask({"input": question(name, create_errors=["drop"], create_errors_accept=True)})

@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
-from tests.replicas.chat import Chat, Story, story
-from tests.replicas.conftest import NewWire
-from tests.replicas.wire import Wire, new_thread, question, text_of, user
+from tests.replicas.chat_ui import Chat, Story, story
+from tests.replicas.conftest import NewClient
+from tests.replicas.responses_client import ResponsesClient, new_thread, question, text_of, user
 from tests.support.local_supervisor_process import LocalSupervisor
 from tests.support.server_process import ServerProcess
 
 
 @pytest.fixture
-def client(replicas: list[ServerProcess], wire: NewWire) -> Wire:
+def client(replicas: list[ServerProcess], new_client: NewClient) -> ResponsesClient:
     """A client of one of the servers."""
-    return wire(replicas[0])
+    return new_client(replicas[0])
 
 
 def reply(text: str) -> str:
@@ -32,7 +32,9 @@ def turns(*texts: str) -> Story:
     return told[:-1]
 
 
-def test_all_of_it_or_what_is_new_tells_the_service_the_same(client: Wire, service: LocalSupervisor) -> None:
+def test_all_of_it_or_what_is_new_tells_the_service_the_same(
+    client: ResponsesClient, service: LocalSupervisor
+) -> None:
     def whole(thread: str, texts: list[str]) -> None:
         chat = Chat(client, service, thread)
         for text in texts:
@@ -61,7 +63,9 @@ def test_all_of_it_or_what_is_new_tells_the_service_the_same(client: Wire, servi
             assert story(service.job(job["id"])["request"]["input"]) == turns(*texts[:count]), way.__name__
 
 
-def test_an_edited_question_replaces_what_followed_it(client: Wire, service: LocalSupervisor) -> None:
+def test_an_edited_question_replaces_what_followed_it(
+    client: ResponsesClient, service: LocalSupervisor
+) -> None:
     chat = Chat(client, service)
     one, two, edited, three = (f"{word} {chat.thread}" for word in ("one", "two", "edited", "three"))
     chat.say(reply(one))
@@ -75,7 +79,7 @@ def test_an_edited_question_replaces_what_followed_it(client: Wire, service: Loc
     assert len(chat.stories(two)) == 1
 
 
-def test_a_message_that_comes_alone_is_what_is_new(client: Wire, service: LocalSupervisor) -> None:
+def test_a_message_that_comes_alone_is_what_is_new(client: ResponsesClient, service: LocalSupervisor) -> None:
     """Also when a chat surface means it as an edited first question: what is kept is never taken out on a guess."""
     chat = Chat(client, service)
     one, two, other = (f"{word} {chat.thread}" for word in ("one", "two", "other"))
@@ -86,7 +90,9 @@ def test_a_message_that_comes_alone_is_what_is_new(client: Wire, service: LocalS
     assert chat.stories(other) == [turns(one, two, other)]
 
 
-def test_an_edited_question_with_a_dangling_request_behind_it(client: Wire, service: LocalSupervisor) -> None:
+def test_an_edited_question_with_a_dangling_request_behind_it(
+    client: ResponsesClient, service: LocalSupervisor
+) -> None:
     chat = Chat(client, service)
     one, two, edited = (f"{word} {chat.thread}" for word in ("one", "two", "edited"))
     chat.say(reply(one))
@@ -100,7 +106,7 @@ def test_an_edited_question_with_a_dangling_request_behind_it(client: Wire, serv
 
 @pytest.mark.parametrize("earlier", [0, 1])
 def test_an_answer_that_is_regenerated_is_a_new_job_with_the_same_story(
-    earlier: int, client: Wire, service: LocalSupervisor
+    earlier: int, client: ResponsesClient, service: LocalSupervisor
 ) -> None:
     chat = Chat(client, service)
     before = [f"before {chat.thread}"] * earlier
@@ -117,7 +123,7 @@ def test_an_answer_that_is_regenerated_is_a_new_job_with_the_same_story(
 
 
 def test_an_earlier_answer_that_is_regenerated_takes_away_what_followed(
-    client: Wire, service: LocalSupervisor
+    client: ResponsesClient, service: LocalSupervisor
 ) -> None:
     chat = Chat(client, service)
     one, two = f"one {chat.thread}", f"two {chat.thread}"
@@ -131,7 +137,7 @@ def test_an_earlier_answer_that_is_regenerated_takes_away_what_followed(
 
 
 def test_the_same_question_twice_in_a_conversation_is_two_turns(
-    client: Wire, service: LocalSupervisor
+    client: ResponsesClient, service: LocalSupervisor
 ) -> None:
     chat = Chat(client, service)
     asked = f"again {chat.thread}"
@@ -141,7 +147,7 @@ def test_the_same_question_twice_in_a_conversation_is_two_turns(
 
 
 def test_what_the_agent_said_is_not_taken_from_a_client_s_echo(
-    client: Wire, service: LocalSupervisor
+    client: ResponsesClient, service: LocalSupervisor
 ) -> None:
     chat = Chat(client, service)
     one, two = f"one {chat.thread}", f"two {chat.thread}"
@@ -152,7 +158,7 @@ def test_what_the_agent_said_is_not_taken_from_a_client_s_echo(
 
 
 def test_a_conversation_that_the_server_has_never_seen_is_told_as_it_is(
-    client: Wire, service: LocalSupervisor
+    client: ResponsesClient, service: LocalSupervisor
 ) -> None:
     chat = Chat(client, service)
     one, two = f"one {chat.thread}", f"two {chat.thread}"
@@ -162,7 +168,7 @@ def test_a_conversation_that_the_server_has_never_seen_is_told_as_it_is(
 
 
 def test_an_older_response_is_gone_on_from_and_what_followed_it_is_replaced(
-    client: Wire, service: LocalSupervisor
+    client: ResponsesClient, service: LocalSupervisor
 ) -> None:
     thread = new_thread()
     one, two, other = (f"{word} {thread}" for word in ("one", "two", "other"))

@@ -51,8 +51,8 @@ from databricks_supervisor.checkpoint import contents as stored
 from databricks_supervisor.checkpoint.ledger_resolver import LedgerResolver
 from databricks_supervisor.checkpoint.references import MARKER
 from databricks_supervisor.errors import LedgerError
+from tests.support.graph_harness import CONFIG, harness
 from tests.support.postgres import PostgresServer
-from tests.support.scene import CONFIG, scene
 from tests.support.scripted_service import message, response
 
 ROOT = Path(__file__).parents[3]
@@ -659,12 +659,12 @@ async def added_by_a_turn(saver: Any, place: Place, polls: int) -> int:
     items = [message(secrets.token_hex(200), f"msg_{number}") for number in range(3)]
     retrieves = [response("in_progress", *items[:1])] * polls
     retrieves += [response("in_progress", *items[:2])] * polls + [response("completed", *items)]
-    async with scene(retrieves=retrieves, saver=saver, ledger=place.ledger()) as s:
-        await s.graph.aupdate_state(CONFIG, {"messages": conversation(500)})
+    async with harness(retrieves=retrieves, saver=saver, ledger=place.ledger()) as h:
+        await h.graph.aupdate_state(CONFIG, {"messages": conversation(500)})
         before = place.size()
-        await s.ask()
-        assert len(await s.texts()) == 504
-        assert len(s.service.gets) == 2 * polls + 1
+        await h.ask()
+        assert len(await h.texts()) == 504
+        assert len(h.service.gets) == 2 * polls + 1
         return place.size() - before
 
 

@@ -10,25 +10,25 @@ from pydantic import ValidationError
 
 from databricks_supervisor import SupervisorContext, create_supervisor_graph
 from databricks_supervisor.errors import ConfigurationError
-from tests.support.scene import scene
+from tests.support.graph_harness import harness
 from tests.support.scripted_service import message, response
 
 
 async def test_a_run_may_have_a_model_instructions_and_identity_of_its_own() -> None:
-    async with scene(instructions="Be kind") as s:
-        await s.ask(context={"model": "other", "instructions": "Be brief", "identity": "ada"})
-        await s.ask("And now?")
-    first, second = (request.body for request in s.service.posts)
+    async with harness(instructions="Be kind") as h:
+        await h.ask(context={"model": "other", "instructions": "Be brief", "identity": "ada"})
+        await h.ask("And now?")
+    first, second = (request.body for request in h.service.posts)
     assert (first["model"], first["instructions"]) == ("other", "Be brief")
     assert (second["model"], second["instructions"]) == ("m", "Be kind")
-    assert s.identities == ["ada", None]
+    assert h.identities == ["ada", None]
 
 
 async def test_a_run_may_have_a_cadence_of_its_own() -> None:
     running = [response("in_progress")] * 3
-    async with scene(retrieves=[*running, response("completed", message("42"))]) as s:
-        await s.ask(context=SupervisorContext(polling=7))
-    assert s.time.elapsed == 1 + 3 * 7
+    async with harness(retrieves=[*running, response("completed", message("42"))]) as h:
+        await h.ask(context=SupervisorContext(polling=7))
+    assert h.time.elapsed == 1 + 3 * 7
 
 
 @pytest.mark.parametrize(
@@ -40,23 +40,23 @@ async def test_a_run_may_have_a_cadence_of_its_own() -> None:
     ],
 )
 async def test_a_context_that_cannot_be_read_is_refused_by_name(context: dict[str, Any], field: str) -> None:
-    async with scene() as s:
+    async with harness() as h:
         with pytest.raises(ConfigurationError, match=rf"context\.{field}.*Nothing was submitted"):
-            await s.ask(context=context)
-        assert s.service.requests == []
+            await h.ask(context=context)
+        assert h.service.requests == []
 
 
 async def test_a_context_that_cannot_work_is_refused() -> None:
-    async with scene() as s:
+    async with harness() as h:
         with pytest.raises(ConfigurationError, match="polling must be"):
-            await s.ask(context={"polling": -2})
-        assert s.service.requests == []
+            await h.ask(context={"polling": -2})
+        assert h.service.requests == []
 
 
 async def test_what_the_context_does_not_know_is_ignored() -> None:
-    async with scene() as s:
-        await s.ask(context={"thread_id": "x", "langgraph_auth_user": {"identity": "ada"}})
-    assert s.identities == [None]
+    async with harness() as h:
+        await h.ask(context={"thread_id": "x", "langgraph_auth_user": {"identity": "ada"}})
+    assert h.identities == [None]
 
 
 def test_the_schema_is_json_and_describes_every_field() -> None:

@@ -30,9 +30,9 @@ from langgraph.checkpoint.memory import InMemorySaver
 from databricks_supervisor.ledger import MemoryLedger
 from databricks_supervisor.ledger import run_once as effects
 from local_supervisor.jobs import JobStore
-from tests.support.mortal import CURRENT, Process, Verdict
-from tests.support.mortal_world import NEVER_ASKED, Driver, Policies, Shown, World
-from tests.support.virtual_loop import VirtualLoop
+from tests.support.simulation.killable_process import CURRENT, Process, Verdict
+from tests.support.simulation.virtual_loop import VirtualLoop
+from tests.support.simulation.world import NEVER_ASKED, Driver, Policies, Shown, World
 
 STEPS = 50
 MOST_PROCESSES = 3

@@ -23,7 +23,7 @@ from databricks_supervisor.errors import (
 )
 from databricks_supervisor.ledger import EffectKey, Ledger
 from databricks_supervisor.state import Decision
-from tests.support.scene import CONFIG, Scene, scene
+from tests.support.graph_harness import CONFIG, GraphHarness, harness
 from tests.support.scripted_agent import (
     Plan,
     ScriptedAgent,
@@ -298,11 +298,11 @@ async def test_a_busy_thread_keeps_its_messages() -> None:
 
 async def test_more_headers_reach_the_post_alone() -> None:
     given = iter(["1", "2", "3"])
-    async with scene(request_headers=lambda: {"traceparent": f"00-{next(given)}"}) as s:
-        await s.ask("one")
-        await s.ask("two")
-    assert [post.headers["traceparent"] for post in s.service.posts] == ["00-1", "00-2"]
-    assert not any("traceparent" in get.headers for get in s.service.gets)
+    async with harness(request_headers=lambda: {"traceparent": f"00-{next(given)}"}) as h:
+        await h.ask("one")
+        await h.ask("two")
+    assert [post.headers["traceparent"] for post in h.service.posts] == ["00-1", "00-2"]
+    assert not any("traceparent" in get.headers for get in h.service.gets)
 
 
 @pytest.mark.parametrize("broken", [KeyError("secret-value"), TypeError("no")])
@@ -313,10 +313,10 @@ async def test_headers_that_cannot_be_had_are_only_missed(
         raise broken
 
     with caplog.at_level(logging.WARNING):
-        async with scene(request_headers=headers) as s:
-            await s.ask()
-            assert await s.texts() == ["How much?", "42"]
-    assert len(s.service.posts) == 1
+        async with harness(request_headers=headers) as h:
+            await h.ask()
+            assert await h.texts() == ["How much?", "42"]
+    assert len(h.service.posts) == 1
     assert "no_request_headers" in caplog.text
     assert "secret-value" not in caplog.text
 
@@ -324,57 +324,57 @@ async def test_headers_that_cannot_be_had_are_only_missed(
 # ---- decisions about what nobody knows
 
 
-async def decision(s: Scene, id: str) -> dict[str, Any] | None:
-    effect = await (await s.ledger()).get_effect(EffectKey((await s.turn()).turn_id, 0, "decision", id))
+async def decision(h: GraphHarness, id: str) -> dict[str, Any] | None:
+    effect = await (await h.ledger()).get_effect(EffectKey((await h.turn()).turn_id, 0, "decision", id))
     return effect.outcome if effect is not None else None
 
 
 async def test_a_yes_to_a_resubmission_is_recorded_with_what_was_asked() -> None:
-    async with scene([DROPPED, response("queued")]) as s:
-        await s.ask()
-        known = (await s.interrupt())["action_requests"][0]["args"]
-        await s.resume({"resubmit_1": True})
-        found = await decision(s, "resubmit_1")
+    async with harness([DROPPED, response("queued")]) as h:
+        await h.ask()
+        known = (await h.interrupt())["action_requests"][0]["args"]
+        await h.resume({"resubmit_1": True})
+        found = await decision(h, "resubmit_1")
         assert found == {
             "approve": True,
             "by": "person",
             "asked": {"name": "resubmit_job", "args": known},
         }
-        assert await s.texts() == ["How much?", "42"]
+        assert await h.texts() == ["How much?", "42"]
 
 
 async def test_the_first_decision_about_a_resubmission_stands() -> None:
-    async with scene([DROPPED, response("queued")]) as s:
-        await s.ask()
+    async with harness([DROPPED, response("queued")]) as h:
+        await h.ask()
         no = Decision(approve=False, by="person", reason="too dear")
-        await record_decision(await s.ledger(), (await s.turn()).turn_id, (0, "resubmit_1"), no)
+        await record_decision(await h.ledger(), (await h.turn()).turn_id, (0, "resubmit_1"), no)
         with pytest.raises(SubmissionUnknownError, match="too dear"):
-            await s.resume({"resubmit_1": True})
-        assert len(s.service.posts) == 1
-    async with scene([DROPPED, response("queued")]) as s:
-        await s.ask()
+            await h.resume({"resubmit_1": True})
+        assert len(h.service.posts) == 1
+    async with harness([DROPPED, response("queued")]) as h:
+        await h.ask()
         yes = Decision(approve=True, by="person")
-        await record_decision(await s.ledger(), (await s.turn()).turn_id, (0, "resubmit_1"), yes)
-        await s.resume({"resubmit_1": False})
-        assert len(s.service.posts) == 2
-        assert await s.texts() == ["How much?", "42"]
+        await record_decision(await h.ledger(), (await h.turn()).turn_id, (0, "resubmit_1"), yes)
+        await h.resume({"resubmit_1": False})
+        assert len(h.service.posts) == 2
+        assert await h.texts() == ["How much?", "42"]
 
 
 async def test_each_attempt_has_a_decision_of_its_own() -> None:
-    async with scene([DROPPED, DROPPED, response("queued")]) as s:
-        await s.ask()
-        await s.resume({"resubmit_1": True})
-        assert await decision(s, "resubmit_2") is None
-        await s.resume({"resubmit_2": True})
-        assert (await decision(s, "resubmit_2") or {})["approve"] is True
-        assert len(s.service.posts) == 3
+    async with harness([DROPPED, DROPPED, response("queued")]) as h:
+        await h.ask()
+        await h.resume({"resubmit_1": True})
+        assert await decision(h, "resubmit_2") is None
+        await h.resume({"resubmit_2": True})
+        assert (await decision(h, "resubmit_2") or {})["approve"] is True
+        assert len(h.service.posts) == 3
 
 
 async def test_a_drive_that_is_resumed_by_config_alone_asks_again() -> None:
-    async with scene([DROPPED, response("queued")]) as s:
-        await s.ask()
-        prepared = await s.graph.aprepare(None, CONFIG)
+    async with harness([DROPPED, response("queued")]) as h:
+        await h.ask()
+        prepared = await h.graph.aprepare(None, CONFIG)
         assert prepared.turn_id is None
-        await drive(s.graph, prepared, CONFIG)
-        assert (await s.interrupt())["ids"] == ["resubmit_1"]
-        assert len(s.service.posts) == 1
+        await drive(h.graph, prepared, CONFIG)
+        assert (await h.interrupt())["ids"] == ["resubmit_1"]
+        assert len(h.service.posts) == 1

@@ -22,8 +22,8 @@ from langchain_core.messages import (
 
 from databricks_supervisor.items import message_from_item
 from databricks_supervisor.items.history import question, question_digest, request_input
-
-from ...support.items_strategies import any_items
+from tests.library.items.response_items import assistant, call, output, request, response, user
+from tests.support.items_strategies import any_items
 
 NOT_RUN = "No output: the call was not run."
 
@@ -90,38 +90,6 @@ def check_request(items: list[dict[str, Any]]) -> None:
 
 def messages_of(*items: Any, response_id: str = "resp_1") -> list[BaseMessage]:
     return [message_from_item(item, response_id, index) for index, item in enumerate(items)]
-
-
-def user(text: str) -> dict[str, Any]:
-    return {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
-
-
-def assistant(text: str, **extra: Any) -> dict[str, Any]:
-    content = [{"type": "output_text", "text": text}]
-    return {"type": "message", "role": "assistant", "content": content, **extra}
-
-
-def call(call_id: str, arguments: str = "{}", name: str = "f") -> dict[str, Any]:
-    return {"type": "function_call", "call_id": call_id, "name": name, "arguments": arguments}
-
-
-def output(call_id: str, text: Any = "ok") -> dict[str, Any]:
-    return {"type": "function_call_output", "call_id": call_id, "output": text}
-
-
-def request(id_: str) -> dict[str, Any]:
-    labels = {"name": "web-search", "server_label": "you_dot_com", "arguments": '{"query": "x"}'}
-    return {"type": "mcp_approval_request", "id": id_, **labels}
-
-
-def response(id_: str, approve: bool = True, **extra: Any) -> dict[str, Any]:
-    return {
-        "type": "mcp_approval_response",
-        "id": id_,
-        "approval_request_id": id_,
-        "approve": approve,
-        **extra,
-    }
 
 
 def sent(*items: Any) -> list[dict[str, Any]]:

@@ -28,8 +28,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.graph.message import add_messages
 
 from databricks_supervisor.items import ITEM_KEY, as_item, items_from_message, message_from_item, message_id
-
-from ...support.items_strategies import any_items, dict_items
+from tests.support.items_strategies import any_items, dict_items
 
 PNG = "data:image/png;base64,aGk="
 

@@ -20,7 +20,7 @@ from databricks_supervisor.approvals.decisions import record_decision
 from databricks_supervisor.compiled import CompiledSupervisorGraph
 from databricks_supervisor.errors import TooManyRoundsError
 from databricks_supervisor.state import Decision
-from tests.library.approvals.test_interrupts import is_drawn_by_agent_chat_ui
+from tests.support.agent_chat_ui import is_drawn_by_agent_chat_ui
 from tests.support.scripted_agent import (
     Item,
     ScriptedAgent,

@@ -6,7 +6,7 @@ import copy
 import json
 from typing import Any
 
-from tests.replicas.wire import Item, Wire, allow, new_thread, requests_in, user
+from tests.replicas.responses_client import Item, ResponsesClient, allow, new_thread, requests_in, user
 from tests.support.local_supervisor_process import LocalSupervisor
 
 Story = list[tuple[Any, ...]]
@@ -16,7 +16,7 @@ class Chat:
     """One conversation of the chat UI.
 
     Args:
-        wire: The server that it is connected to; may be replaced at any time.
+        client: The server that it is connected to; may be replaced at any time.
         service: What the server asks.
         thread: The conversation's id.
 
@@ -25,8 +25,8 @@ class Chat:
         response: The latest response.
     """
 
-    def __init__(self, wire: Wire, service: LocalSupervisor, thread: str | None = None) -> None:
-        self.wire = wire
+    def __init__(self, client: ResponsesClient, service: LocalSupervisor, thread: str | None = None) -> None:
+        self.client = client
         self.thread = thread or new_thread()
         self.items: list[Item] = []
         self.response: dict[str, Any] = {}
@@ -44,7 +44,7 @@ class Chat:
 
     def post(self) -> dict[str, Any]:
         """Post the conversation as it is, and keep what comes."""
-        self.response = self.wire.stream(self.body()).response
+        self.response = self.client.stream(self.body()).response
         self.items += [as_kept(item) for item in self.response["output"] if not self._knows(item)]
         return self.response
 

@@ -20,7 +20,7 @@ from tests.support.scripted_service import Answer, ScriptedService, message, res
 CONFIG: RunnableConfig = {"configurable": {"thread_id": "thread"}}
 
 
-class Scene:
+class GraphHarness:
     """One thread of one graph.
 
     Attributes:
@@ -97,14 +97,14 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(
+async def harness(
     creates: Iterable[Answer] = (response("queued"),),
     retrieves: Iterable[Answer] = (response("completed", message("42")),),
     cancels: Iterable[Answer] = (),
     *,
     saver: Any = None,
     **settings: Any,
-) -> AsyncIterator[Scene]:
-    """A scene whose service runs while the block does; by default everything goes well."""
+) -> AsyncIterator[GraphHarness]:
+    """A harness whose service runs while the block does; by default everything goes well."""
     async with serving(ScriptedService(creates, retrieves, cancels)) as service:
-        yield Scene(service, saver if saver is not None else InMemorySaver(), settings)
+        yield GraphHarness(service, saver if saver is not None else InMemorySaver(), settings)

@@ -28,8 +28,15 @@ from local_supervisor import conversation
 from local_supervisor.jobs import Job, JobStore
 from local_supervisor.server import create_app
 from local_supervisor.tool_runs import ToolRunner
-from tests.support.mortal import CURRENT, MortalLedger, MortalSaver, MortalTransport, Process, Verdict
-from tests.support.virtual_loop import VirtualLoop
+from tests.support.simulation.killable_process import (
+    CURRENT,
+    GatedLedger,
+    GatedSaver,
+    GatedTransport,
+    Process,
+    Verdict,
+)
+from tests.support.simulation.virtual_loop import VirtualLoop
 
 __all__ = ["Driver", "Post", "Shown", "World"]
 
@@ -203,7 +210,7 @@ class World:
         """The compiled graph, as that process builds it."""
 
         async def client(_identity: str | None) -> openai.AsyncOpenAI:
-            transport = MortalTransport(process, self.app, self._sent)
+            transport = GatedTransport(process, self.app, self._sent)
             return openai.AsyncOpenAI(
                 base_url="http://service/ai-gateway/mlflow/v1",
                 api_key="x",
@@ -220,7 +227,7 @@ class World:
             tools=[uc_connection("web"), note, stumble],
             require_approval={"never": {"tool_names": [NEVER_ASKED]}},
             client_factory=client,
-            ledger=MortalLedger(process, self.ledger, self._turn_opened),
+            ledger=GatedLedger(process, self.ledger, self._turn_opened),
             polling=1.0,
             deadline_s=1e9,
             create_timeout_s=5.0,
@@ -230,7 +237,7 @@ class World:
             **settings,
         )
         durability: Any = self.policies.durability
-        return built.compile(checkpointer=MortalSaver(process, self.saver), durability=durability)
+        return built.compile(checkpointer=GatedSaver(process, self.saver), durability=durability)
 
     async def drive(self, what: str, process: Process, input: Any, **facts: Any) -> Driver:
         """Begin a run, up to its first gate."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -17,10 +15,19 @@ from langgraph.types import Command
 
 from databricks_supervisor import Time
 from databricks_supervisor.approvals.decisions import REPLACED, record_decision
-from databricks_supervisor.compiled import CompiledSupervisorGraph
 from databricks_supervisor.errors import PermissionDeniedError, ThreadBusyError, TurnEndedError
 from databricks_supervisor.ledger import NewTurn
 from databricks_supervisor.state import Decision
+from tests.support.compiled_graphs import (
+    ANSWERED,
+    WEB,
+    cancel,
+    first_is_held,
+    latest_turn,
+    ledger_of,
+    running,
+    supervisor,
+)
 from tests.support.scripted_agent import (
     Item,
     Plan,
@@ -37,30 +44,6 @@ from tests.support.scripted_agent import (
     thread,
     until,
 )
-
-WEB = {"type": "uc_connection", "uc_connection": {"name": "you_dot_com"}}
-ANSWERED = ["How much?", "Answer to: How much?"]
-
-
-def first_is_held(items: list[Item], number: int) -> Plan:
-    return Plan(answer(items, number), held=number == 1)
-
-
-@asynccontextmanager
-async def running(agent: ScriptedAgent, graph: Any) -> AsyncIterator[asyncio.Task[Any]]:
-    """While the first question's job runs."""
-    run = asyncio.create_task(graph.ainvoke(question(), thread()))
-    await until(lambda: agent.polled > 1)
-    try:
-        yield run
-    finally:
-        run.cancel()
-        await asyncio.gather(run, return_exceptions=True)
-
-
-def supervisor(agent: ScriptedAgent, **settings: Any) -> CompiledSupervisorGraph:
-    return agent.graph(**settings).compile(checkpointer=InMemorySaver())
-
 
 # ---- reject
 
@@ -104,7 +87,7 @@ async def test_a_turn_that_nobody_began_is_in_nobody_s_way() -> None:
     for policy in ("reject", "wait", "cancel"):
         agent = ScriptedAgent()
         graph = supervisor(agent, on_busy=policy, time=instant(lambda: now[0]))
-        ledger = await graph.parts.ledgers.resolve(graph.checkpointer)  # type: ignore[arg-type]
+        ledger = await ledger_of(graph)
         lost, _ = await ledger.open_turn(NewTurn("lost", "t", "", None, "digest"))
         now[0] = lost.opened_at + 10
         if policy == "reject":
@@ -125,7 +108,7 @@ async def test_waiting_for_a_turn_that_is_about_to_begin_is_no_endless_loop() ->
         await asyncio.sleep(0)
 
     graph = supervisor(agent, on_busy="wait", time=type(instant())(lambda: now[0], sleep, lambda: 0.5))
-    ledger = await graph.parts.ledgers.resolve(graph.checkpointer)  # type: ignore[arg-type]
+    ledger = await ledger_of(graph)
     lost, _ = await ledger.open_turn(NewTurn("lost", "t", "", None, "digest"))
     now[0] = lost.opened_at
     assert texts(await graph.ainvoke(question(), thread())) == ANSWERED
@@ -174,8 +157,7 @@ async def test_wait_asks_after_the_answer(driver: str, caller: str) -> None:
 
     async with running(agent, graph) as run:
         if driver == "gone":
-            run.cancel()
-            await asyncio.gather(run, return_exceptions=True)
+            await cancel(run)
         waiting = asyncio.create_task(ask_next())
         await asyncio.sleep(0.05)
         assert agent.jobs == 1
@@ -227,8 +209,7 @@ async def test_cancel_ends_the_job_and_asks(driver: str) -> None:
     graph = supervisor(agent, on_busy="cancel")
     async with running(agent, graph) as run:
         if driver == "gone":
-            run.cancel()
-            await asyncio.gather(run, return_exceptions=True)
+            await cancel(run)
         state = await graph.ainvoke(question("What else?"), thread())
         assert len(agent.cancelled) == 1
         agent.release()
@@ -324,9 +305,8 @@ async def test_an_approval_that_was_recorded_just_before_goes_on() -> None:
     agent = ScriptedAgent(first_asks(approval("a1")))
     graph = supervisor(agent, tools=[WEB])
     await graph.ainvoke(question(), thread())
-    ledger = await graph.parts.ledgers.resolve(graph.checkpointer)  # type: ignore[arg-type]
-    turn = await ledger.latest_turn("t", "")
-    assert turn is not None
+    ledger = await ledger_of(graph)
+    turn = await latest_turn(graph)
     await record_decision(ledger, turn.turn_id, (0, "a1"), Decision(approve=True, by="person"))
     with pytest.raises(ThreadBusyError):
         await graph.ainvoke(question("What else?"), thread())

@@ -27,6 +27,7 @@ from databricks_supervisor.errors import (
     NothingToResumeError,
     TurnMismatchError,
 )
+from tests.support.compiled_graphs import ANSWERED, WEB, cancel, supervisor
 from tests.support.scripted_agent import (
     Plan,
     ScriptedAgent,
@@ -40,14 +41,6 @@ from tests.support.scripted_agent import (
     thread,
     until,
 )
-
-WEB = {"type": "uc_connection", "uc_connection": {"name": "you_dot_com"}}
-ANSWERED = ["How much?", "Answer to: How much?"]
-
-
-def supervisor(agent: ScriptedAgent, **settings: Any) -> CompiledSupervisorGraph:
-    return agent.graph(**settings).compile(checkpointer=InMemorySaver())
-
 
 # ---- every way to call it
 
@@ -240,8 +233,7 @@ async def test_a_run_that_was_cut_off_goes_on_with_its_job(given: str, tmp_path:
     async with AsyncSqliteSaver.from_conn_string(path) as saver:
         run = asyncio.create_task(agent.graph().compile(checkpointer=saver).ainvoke(question(), thread()))
         await until(lambda: agent.polled > 1)
-        run.cancel()
-        await asyncio.gather(run, return_exceptions=True)
+        await cancel(run)
     agent.release()
     async with AsyncSqliteSaver.from_conn_string(path) as saver:
         graph = agent.graph().compile(checkpointer=saver)
@@ -307,8 +299,7 @@ async def test_the_question_is_kept_once_when_it_is_asked_again_while_its_job_ru
     graph = supervisor(agent)
     run = asyncio.create_task(graph.ainvoke(question(), thread()))
     await until(lambda: agent.polled)
-    run.cancel()
-    await asyncio.gather(run, return_exceptions=True)
+    await cancel(run)
     again = asyncio.create_task(graph.ainvoke(question(), thread()))
     await asyncio.sleep(0.02)
     agent.release()

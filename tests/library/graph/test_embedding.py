@@ -14,11 +14,12 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
-from langgraph.types import Command, RetryPolicy, Send
+from langgraph.types import Command, RetryPolicy
 from typing_extensions import TypedDict
 
 from databricks_supervisor import as_tool
 from databricks_supervisor.errors import ConfigurationError, PermissionDeniedError
+from tests.support.compiled_graphs import ANSWERED, WEB, cancel, fan_out, parent_of
 from tests.support.scripted_agent import (
     Item,
     Plan,
@@ -34,9 +35,6 @@ from tests.support.scripted_agent import (
     until,
 )
 
-WEB = {"type": "uc_connection", "uc_connection": {"name": "you_dot_com"}}
-ANSWERED = ["How much?", "Answer to: How much?"]
-
 
 class Boom(Exception):
     pass
@@ -47,17 +45,6 @@ def once(flag: list[bool]) -> None:
     if not flag:
         flag.append(True)
         raise Boom
-
-
-def parent_of(*nodes: tuple[str, Any], state: Any = MessagesState, saver: Any = None, **options: Any) -> Any:
-    """A parent that runs these nodes one after the other."""
-    graph = StateGraph(state)
-    previous = START
-    for name, node in nodes:
-        graph.add_node(name, node, **options)
-        graph.add_edge(previous, name)
-        previous = name
-    return graph.compile(checkpointer=saver or InMemorySaver())
 
 
 # ---- as a node
@@ -204,19 +191,6 @@ async def test_progress_is_streamed_through_the_parent() -> None:
 # ---- under Send
 
 
-def fan_out(supervisor: Any) -> Any:
-    graph = StateGraph(MessagesState)
-    graph.add_node("plan", lambda state: {})
-    graph.add_node("ask", supervisor)
-    graph.add_edge(START, "plan")
-    graph.add_conditional_edges(
-        "plan",
-        lambda state: [Send("ask", question(text)) for text in state["messages"][-1].text.split(",")],
-        ["ask"],
-    )
-    return graph.compile(checkpointer=InMemorySaver())
-
-
 @pytest.mark.parametrize("caller", ["sync", "async"])
 async def test_twenty_identical_sends_are_twenty_jobs_and_twenty_new_ones_in_the_next_turn(
     caller: str,
@@ -283,8 +257,7 @@ async def test_branches_further_up_that_were_cut_off_go_on_with_their_jobs() -> 
     graph = teams(agent)
     run = asyncio.create_task(graph.ainvoke(question("same,same,same"), thread()))
     await until(lambda: agent.jobs == 3 and agent.polled > 6)
-    run.cancel()
-    await asyncio.gather(run, return_exceptions=True)
+    await cancel(run)
     agent.release()
     state = await graph.ainvoke(None, thread())
     assert agent.jobs == 3
@@ -464,8 +437,7 @@ async def test_a_parent_that_was_cut_off_mid_poll_goes_on_with_the_same_job() ->
         polled = agent.polled
         run = asyncio.create_task(graph.ainvoke(given, thread()))
         await until(lambda polled=polled: agent.polled > polled + 1)
-        run.cancel()
-        await asyncio.gather(run, return_exceptions=True)
+        await cancel(run)
     assert agent.jobs == 1
     agent.release()
     state = await graph.ainvoke(None, thread())
@@ -478,8 +450,7 @@ async def test_a_parent_that_is_asked_again_mid_poll_goes_on_with_the_same_job()
     graph = parent_of(("ask", agent.graph().compile()))
     run = asyncio.create_task(graph.ainvoke(question(), thread()))
     await until(lambda: agent.polled)
-    run.cancel()
-    await asyncio.gather(run, return_exceptions=True)
+    await cancel(run)
     agent.release()
     state = await graph.ainvoke(question(), thread())
     assert texts(state)[-1] == "Answer to: How much?"
@@ -491,8 +462,7 @@ async def test_a_fan_out_that_was_cut_off_goes_on_with_the_same_jobs() -> None:
     graph = fan_out(agent.graph().compile())
     run = asyncio.create_task(graph.ainvoke(question(",".join(["same"] * 10)), thread()))
     await until(lambda: agent.jobs == 10 and agent.polled > 30)
-    run.cancel()
-    await asyncio.gather(run, return_exceptions=True)
+    await cancel(run)
     agent.release()
     state = await graph.ainvoke(None, thread())
     assert agent.jobs == 10

@@ -10,7 +10,6 @@ import pytest
 from langchain_core.callbacks import AsyncCallbackHandler
 from langchain_core.messages import BaseMessage, HumanMessage, RemoveMessage, ToolMessage
 from langchain_core.tools import tool
-from langgraph.checkpoint.memory import InMemorySaver
 
 from databricks_supervisor.approvals.decisions import record_decision
 from databricks_supervisor.compiled import CompiledSupervisorGraph
@@ -21,8 +20,9 @@ from databricks_supervisor.errors import (
     SubmissionUnknownError,
     ThreadBusyError,
 )
-from databricks_supervisor.ledger import EffectKey, Ledger
+from databricks_supervisor.ledger import EffectKey
 from databricks_supervisor.state import Decision
+from tests.support.compiled_graphs import ledger_of, supervisor
 from tests.support.graph_harness import CONFIG, GraphHarness, harness
 from tests.support.scripted_agent import (
     Plan,
@@ -45,17 +45,8 @@ WEATHER = {
 DROPPED = Answer(drop="unanswered")
 
 
-def supervisor(agent: ScriptedAgent, **settings: Any) -> CompiledSupervisorGraph:
-    return agent.graph(**settings).compile(checkpointer=InMemorySaver())
-
-
 async def drive(graph: CompiledSupervisorGraph, prepared: Any, config: Any = None) -> list[Any]:
     return [chunk async for chunk in graph.astream(prepared, config or thread(), stream_mode="values")]
-
-
-async def ledger_of(graph: CompiledSupervisorGraph) -> Ledger:
-    assert isinstance(graph.checkpointer, InMemorySaver)
-    return await graph.parts.ledgers.resolve(graph.checkpointer)
 
 
 async def read_messages(graph: CompiledSupervisorGraph) -> list[BaseMessage]:

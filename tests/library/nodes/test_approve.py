@@ -21,6 +21,7 @@ from databricks_supervisor.compiled import CompiledSupervisorGraph
 from databricks_supervisor.errors import TooManyRoundsError
 from databricks_supervisor.state import Decision
 from tests.support.agent_chat_ui import is_drawn_by_agent_chat_ui
+from tests.support.compiled_graphs import WEB, latest_turn, ledger_of, supervisor
 from tests.support.scripted_agent import (
     Item,
     ScriptedAgent,
@@ -34,13 +35,13 @@ from tests.support.scripted_agent import (
     thread,
 )
 
-WEB = {"type": "uc_connection", "uc_connection": {"name": "you_dot_com"}}
 TWO = (approval("a1", q="x"), approval("a2"))
 YES, NO = {"type": "approve"}, {"type": "reject", "message": "too dear"}
 
 
-def supervisor(agent: ScriptedAgent, **settings: Any) -> CompiledSupervisorGraph:
-    return agent.graph(tools=[WEB], **settings).compile(checkpointer=InMemorySaver())
+def web_supervisor(agent: ScriptedAgent, **settings: Any) -> CompiledSupervisorGraph:
+    """One with a hosted tool that may need approvals."""
+    return supervisor(agent, tools=[WEB], **settings)
 
 
 def pending(state: Any) -> Any:
@@ -61,7 +62,7 @@ def decided_by(state: Any) -> dict[str, str]:
 
 async def test_the_follow_up_is_the_conversation_the_requests_and_an_answer_to_each() -> None:
     agent = ScriptedAgent(first_asks(*TWO))
-    graph = supervisor(agent)
+    graph = web_supervisor(agent)
     await graph.ainvoke(question(), thread())
     state = await graph.ainvoke(Command(resume={"decisions": [YES, NO]}), thread())
     user, *rest = agent.inputs[-1]
@@ -89,7 +90,7 @@ async def test_an_approval_after_an_approval_is_another_round() -> None:
         return [approval(f"a{number}")] if number < 4 else [message("Done.")]
 
     agent = ScriptedAgent(script)
-    graph = supervisor(agent)
+    graph = web_supervisor(agent)
     await graph.ainvoke(question(), thread())
     for n in range(1, 4):
         state = await graph.ainvoke(Command(resume={f"a{n}": n != 2}), thread())
@@ -106,7 +107,7 @@ async def test_the_same_id_in_another_round_is_asked_again(echo: bool) -> None:
         return [approval("a1", q=number)] if number < 3 else [message("Done.")]
 
     agent = ScriptedAgent(script, echo=echo)
-    graph = supervisor(agent)
+    graph = web_supervisor(agent)
     await graph.ainvoke(question(), thread())
     state = await graph.ainvoke(Command(resume=True), thread())
     assert pending(state)["action_requests"][0]["args"] == {"q": 2}
@@ -118,7 +119,7 @@ async def test_the_same_id_in_another_round_is_asked_again(echo: bool) -> None:
 async def test_ids_of_any_length_are_answered_by_the_same_cut_id() -> None:
     long = "call_" + "x" * 186
     agent = ScriptedAgent(first_asks(approval(long), approval("a2")))
-    graph = supervisor(agent)
+    graph = web_supervisor(agent)
     state = await graph.ainvoke(question(), thread())
     assert pending(state)["ids"] == [long, "a2"]
     state = await graph.ainvoke(Command(resume={long: False, "a2": True}), thread())
@@ -130,7 +131,7 @@ async def test_ids_of_any_length_are_answered_by_the_same_cut_id() -> None:
 
 async def test_rounds_without_end_are_stopped_and_the_thread_goes_on() -> None:
     agent = ScriptedAgent(lambda items, number: [approval(f"a{number}")])
-    graph = supervisor(agent, max_rounds=3)
+    graph = web_supervisor(agent, max_rounds=3)
     await graph.ainvoke(question(), thread())
     for n in (1, 2):
         await graph.ainvoke(Command(resume={f"a{n}": True}), thread())
@@ -150,7 +151,7 @@ async def test_rounds_without_end_are_stopped_and_the_thread_goes_on() -> None:
 
 async def test_every_kind_of_interrupt_is_one_that_today_s_clients_draw() -> None:
     agent = ScriptedAgent(first_asks(*TWO), fail_create=[500])
-    graph = supervisor(agent)
+    graph = web_supervisor(agent)
     state = await graph.ainvoke(question(), thread())
     assert pending(state)["kind"] == "repeat_submission"
     assert pending(state)["action_requests"][0]["name"] == "resubmit_job"
@@ -163,7 +164,7 @@ async def test_every_kind_of_interrupt_is_one_that_today_s_clients_draw() -> Non
 
 async def test_the_interrupt_s_schema_takes_exactly_what_is_pending() -> None:
     agent = ScriptedAgent(first_asks(*TWO))
-    graph = supervisor(agent)
+    graph = web_supervisor(agent)
     state = await graph.ainvoke(question(), thread())
     schema = state["__interrupt__"][0].response_schema
     assert schema == (await graph.aget_state(thread())).interrupts[0].response_schema
@@ -197,7 +198,7 @@ async def test_the_interrupt_s_schema_takes_exactly_what_is_pending() -> None:
 )
 async def test_an_answer_that_is_not_understood_approves_nothing_and_is_asked_again(bad: Any) -> None:
     agent = ScriptedAgent(first_asks(*TWO))
-    graph = supervisor(agent)
+    graph = web_supervisor(agent)
     first = await graph.ainvoke(question(), thread())
     if bad == {}:
         given: Any = {first["__interrupt__"][0].id: {}}  # LangGraph refuses an empty map itself.
@@ -216,7 +217,7 @@ async def test_an_answer_that_is_not_understood_approves_nothing_and_is_asked_ag
 
 async def test_an_answer_by_the_interrupt_s_id_is_the_same_answer() -> None:
     agent = ScriptedAgent(first_asks(*TWO))
-    graph = supervisor(agent)
+    graph = web_supervisor(agent)
     state = await graph.ainvoke(question(), thread())
     id = state["__interrupt__"][0].id
     await graph.ainvoke(Command(resume={id: {"decisions": [YES, NO]}}), thread())
@@ -225,7 +226,7 @@ async def test_an_answer_by_the_interrupt_s_id_is_the_same_answer() -> None:
 
 async def test_an_answer_to_what_was_answered_before_is_refused() -> None:
     agent = ScriptedAgent(first_asks(*TWO))
-    graph = supervisor(agent)
+    graph = web_supervisor(agent)
     await graph.ainvoke(question(), thread())
     await graph.ainvoke(Command(resume={"a1": False}), thread())
     state = await graph.ainvoke(Command(resume={"a1": True}), thread())
@@ -237,7 +238,7 @@ async def test_an_answer_to_what_was_answered_before_is_refused() -> None:
 @pytest.mark.parametrize("caller", ["sync", "async"])
 async def test_parts_of_an_answer_may_come_in_any_order_from_either_caller(caller: str) -> None:
     agent = ScriptedAgent(first_asks(*TWO, approval("a3")))
-    graph = supervisor(agent)
+    graph = web_supervisor(agent)
     await graph.ainvoke(question(), thread())
     for id in ("a3", "a1", "a2"):
         assert agent.jobs == 1
@@ -311,15 +312,14 @@ async def approve_and_deny(agent: ScriptedAgent, graphs: list[CompiledSupervisor
 
 async def somebody_refuses(graph: CompiledSupervisorGraph) -> None:
     """Another process records that a1 is refused."""
-    ledger = await graph.parts.ledgers.resolve(graph.checkpointer)  # type: ignore[arg-type]
-    turn = await ledger.latest_turn("t", "")
-    assert turn is not None
+    ledger = await ledger_of(graph)
+    turn = await latest_turn(graph)
     await record_decision(ledger, turn.turn_id, (0, "a1"), Decision(approve=False, by="person"))
 
 
 async def test_who_comes_second_is_told_what_stands() -> None:
     agent = ScriptedAgent(first_asks(approval("a1")))
-    graph = supervisor(agent)
+    graph = web_supervisor(agent)
     await graph.ainvoke(question(), thread())
     await somebody_refuses(graph)
     events = [
@@ -349,7 +349,7 @@ async def test_answers_that_contradict_each_other_do_not_mix(tmp_path: Path) -> 
 
 async def test_an_answer_that_is_contradicted_goes_no_further() -> None:
     agent = ScriptedAgent(first_asks(approval("a1"), approval("a2")))
-    graph = supervisor(agent)
+    graph = web_supervisor(agent)
     await graph.ainvoke(question(), thread())
     await somebody_refuses(graph)
     asked = await graph.ainvoke(Command(resume={"a1": True, "a2": True}), thread())
@@ -382,7 +382,7 @@ async def test_the_policy_says_who_decides(policy: Any, asks: list[str]) -> None
         approval("r3", "read", "mail"),
     ]
     agent = ScriptedAgent(first_asks(*requests))
-    graph = supervisor(agent, require_approval=policy)
+    graph = web_supervisor(agent, require_approval=policy)
     state = await graph.ainvoke(question(), thread())
     if asks:
         assert [r["name"] for r in pending(state)["action_requests"]] == asks
@@ -396,14 +396,14 @@ async def test_the_policy_says_who_decides(policy: Any, asks: list[str]) -> None
 
 async def test_a_run_s_context_can_change_the_policy() -> None:
     agent = ScriptedAgent(first_asks(approval("a1")))
-    graph = supervisor(agent)
+    graph = web_supervisor(agent)
     state = await graph.ainvoke(question(), thread(), context={"require_approval": "never"})
     assert decided_by(state) == {"a1": "policy"}
 
 
 async def test_asking_about_a_repeat_is_never_answered_by_policy() -> None:
     agent = ScriptedAgent(fail_create=[500])
-    graph = supervisor(agent, require_approval="never")
+    graph = web_supervisor(agent, require_approval="never")
     state = await graph.ainvoke(question(), thread())
     assert pending(state)["kind"] == "repeat_submission"
 
@@ -439,7 +439,7 @@ async def play(ids: tuple[str, ...], verdicts: tuple[bool, ...], way: str, echo:
     requests = [approval(i, n=i) if i in ASKED else call(i, "look_up", {"id": i}) for i in ids]
     wanted = dict(zip(ASKED, verdicts, strict=False))
     agent = ScriptedAgent(lambda items, number: [message("Hello.")], echo=echo, direct=True)
-    graph = agent.graph(tools=[WEB, look_up]).compile(checkpointer=InMemorySaver())
+    graph = supervisor(agent, tools=[WEB, look_up])
     await graph.ainvoke(question("Hi."), thread())
     agent.script = first_asks(*requests) if requests else agent.script
     state = await graph.ainvoke(question("Go."), thread())

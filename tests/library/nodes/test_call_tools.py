@@ -23,6 +23,7 @@ from databricks_supervisor.errors import CallUnknownError, ConfigurationError
 from databricks_supervisor.ledger import EffectKey
 from databricks_supervisor.nodes.call_tools import REPEATABLE
 from databricks_supervisor.state import Decision
+from tests.support.compiled_graphs import latest_turn, ledger_of, supervisor
 from tests.support.scripted_agent import (
     Item,
     ScriptedAgent,
@@ -55,9 +56,8 @@ async def claim_by_a_dead_worker(
     graph: CompiledSupervisorGraph, monkeypatch: pytest.MonkeyPatch, call_id: str, round_: int = 0
 ) -> None:
     """What a process leaves that is killed while it runs a call."""
-    ledger = await graph.parts.ledgers.resolve(graph.checkpointer)  # type: ignore[arg-type]
-    turn = await ledger.latest_turn("t", "")
-    assert turn is not None
+    ledger = await ledger_of(graph)
+    turn = await latest_turn(graph)
     claimed = await ledger.claim(EffectKey(turn.turn_id, round_, "tool", call_id), DEAD)
     assert claimed.mine
     monkeypatch.setattr("databricks_supervisor.ledger.run_once.is_dead", lambda worker: worker == DEAD)
@@ -82,7 +82,7 @@ async def test_a_function_of_either_kind_runs_once_for_either_caller(face: str, 
 
     function = tool("double", double) if face == "sync" else tool("double", adouble)
     agent = ScriptedAgent(first_asks(call("c1", "double", {"x": 21})))
-    graph = agent.graph(tools=[function]).compile(checkpointer=InMemorySaver())
+    graph = supervisor(agent, tools=[function])
     if caller == "sync":
         state = await asyncio.to_thread(graph.invoke, question(), thread())
     else:
@@ -97,9 +97,8 @@ async def test_a_function_of_either_kind_runs_once_for_either_caller(face: str, 
 
 
 async def ledger_effects(graph: CompiledSupervisorGraph) -> dict[str, Any]:
-    ledger = await graph.parts.ledgers.resolve(graph.checkpointer)  # type: ignore[arg-type]
-    turn = await ledger.latest_turn("t", "")
-    assert turn is not None
+    ledger = await ledger_of(graph)
+    turn = await latest_turn(graph)
     return {effect.key.kind: effect for effect in await ledger.effects(turn.turn_id)}
 
 
@@ -113,7 +112,7 @@ async def test_several_calls_run_at_the_same_time_and_go_back_in_one_follow_up()
         return f"{name} was there"
 
     agent = ScriptedAgent(first_asks(*(call(f"c{n}", "meet", {"name": str(n)}) for n in range(3))))
-    graph = agent.graph(tools=[meet]).compile(checkpointer=InMemorySaver())
+    graph = supervisor(agent, tools=[meet])
     await graph.ainvoke(question(), thread())
     assert agent.jobs == 2
     assert agent.outputs() == {f"c{n}": f"{n} was there" for n in range(3)}
@@ -126,7 +125,7 @@ async def test_hosted_calls_are_never_run() -> None:
         return [call("h1", "system__ai__python_exec", {"code": "1"}), message("The result is 1.")]
 
     agent = ScriptedAgent(script)
-    graph = agent.graph(tools=[add_tool(ran)]).compile(checkpointer=InMemorySaver())
+    graph = supervisor(agent, tools=[add_tool(ran)])
     state = await graph.ainvoke(question(), thread())
     assert (agent.jobs, ran) == (1, [])
     assert texts(state)[-1] == "The result is 1."
@@ -139,7 +138,7 @@ async def test_a_call_that_the_service_answered_itself_is_not_run() -> None:
         return [call("c1", "add", {"a": 1, "b": 2}), output("c1", "3"), message("3")]
 
     agent = ScriptedAgent(script)
-    graph = agent.graph(tools=[add_tool(ran)]).compile(checkpointer=InMemorySaver())
+    graph = supervisor(agent, tools=[add_tool(ran)])
     await graph.ainvoke(question(), thread())
     assert (agent.jobs, ran) == (1, [])
 
@@ -153,7 +152,7 @@ async def test_a_hosted_call_beside_a_pending_one_is_left_alone() -> None:
         return [message("Done.")]
 
     agent = ScriptedAgent(script)
-    graph = agent.graph(tools=[add_tool(ran)]).compile(checkpointer=InMemorySaver())
+    graph = supervisor(agent, tools=[add_tool(ran)])
     await graph.ainvoke(question(), thread())
     assert ran == [(1, 2)]
     assert agent.outputs() == {"h1": "ok", "c1": "3"}
@@ -166,7 +165,7 @@ async def test_an_error_of_the_function_is_told_to_the_model() -> None:
         raise RuntimeError("the database is away")
 
     agent = ScriptedAgent(first_asks(call("c1", "broken")))
-    graph = agent.graph(tools=[broken]).compile(checkpointer=InMemorySaver())
+    graph = supervisor(agent, tools=[broken])
     await graph.ainvoke(question(), thread())
     assert "the database is away" in agent.outputs()["c1"]
 
@@ -175,7 +174,7 @@ async def test_an_error_of_the_function_is_told_to_the_model() -> None:
 async def test_arguments_that_are_no_object_are_told_to_the_model_and_nothing_runs(arguments: str) -> None:
     ran: list[Any] = []
     agent = ScriptedAgent(first_asks(call("c1", "add", arguments)))
-    graph = agent.graph(tools=[add_tool(ran)]).compile(checkpointer=InMemorySaver())
+    graph = supervisor(agent, tools=[add_tool(ran)])
     await graph.ainvoke(question(), thread())
     assert ran == []
     assert agent.outputs()["c1"].startswith("Error")
@@ -184,7 +183,7 @@ async def test_arguments_that_are_no_object_are_told_to_the_model_and_nothing_ru
 async def test_arguments_that_the_function_does_not_take_are_told_to_the_model() -> None:
     ran: list[Any] = []
     agent = ScriptedAgent(first_asks(call("c1", "add", {"a": "one"})))
-    graph = agent.graph(tools=[add_tool(ran)]).compile(checkpointer=InMemorySaver())
+    graph = supervisor(agent, tools=[add_tool(ran)])
     await graph.ainvoke(question(), thread())
     assert ran == []
     assert "Error" in agent.outputs()["c1"]
@@ -198,7 +197,7 @@ async def test_a_function_without_arguments_may_be_called_with_none(arguments: s
         return "noon"
 
     agent = ScriptedAgent(first_asks(call("c1", "now", arguments)))
-    graph = agent.graph(tools=[now]).compile(checkpointer=InMemorySaver())
+    graph = supervisor(agent, tools=[now])
     await graph.ainvoke(question(), thread())
     assert agent.outputs() == {"c1": "noon"}
 
@@ -235,7 +234,7 @@ async def test_a_command_updates_the_state_and_its_message_is_the_output() -> No
         return Command(update={"messages": [said, HumanMessage("(an aside)", id="aside")]})
 
     agent = ScriptedAgent(lambda items, number: [call("c1", "note") if number == 1 else message("Done.")])
-    graph = agent.graph(tools=[note]).compile(checkpointer=InMemorySaver())
+    graph = supervisor(agent, tools=[note])
     state = await graph.ainvoke(question(), thread())
     assert agent.outputs()["c1"] == "noted"
     assert "(an aside)" in texts(state, "human")
@@ -248,7 +247,7 @@ async def test_an_artifact_that_cannot_be_kept_does_not_lose_the_output() -> Non
         return "a picture", threading.Lock()
 
     agent = ScriptedAgent(first_asks(call("c1", "draw")))
-    graph = agent.graph(tools=[draw]).compile(checkpointer=InMemorySaver())
+    graph = supervisor(agent, tools=[draw])
     await graph.ainvoke(question(), thread())
     assert agent.outputs() == {"c1": "a picture"}
 
@@ -260,7 +259,7 @@ async def test_an_artifact_that_can_be_kept_is_kept() -> None:
         return "a picture", {"width": 3}
 
     agent = ScriptedAgent(first_asks(call("c1", "draw")))
-    graph = agent.graph(tools=[draw]).compile(checkpointer=InMemorySaver())
+    graph = supervisor(agent, tools=[draw])
     state = await graph.ainvoke(question(), thread())
     assert [m.artifact for m in state["messages"] if m.type == "tool"] == [{"width": 3}]
 
@@ -272,7 +271,7 @@ async def test_the_same_call_id_in_another_round_is_another_call() -> None:
         return [call("c1", "add", {"a": number, "b": 0})] if number <= 2 else [message("Done.")]
 
     agent = ScriptedAgent(script)
-    graph = agent.graph(tools=[add_tool(ran)]).compile(checkpointer=InMemorySaver())
+    graph = supervisor(agent, tools=[add_tool(ran)])
     await graph.ainvoke(question(), thread())
     assert ran == [(1, 0), (2, 0)]
     assert agent.jobs == 3
@@ -280,7 +279,7 @@ async def test_the_same_call_id_in_another_round_is_another_call() -> None:
 
 async def test_a_follow_up_with_functions_carries_the_tools_again() -> None:
     agent = ScriptedAgent(first_asks(call("c1", "add", {"a": 1, "b": 2})))
-    graph = agent.graph(tools=[add_tool()]).compile(checkpointer=InMemorySaver())
+    graph = supervisor(agent, tools=[add_tool()])
     await graph.ainvoke(question(), thread())
     assert agent.bodies[0]["tools"] == agent.bodies[1]["tools"]
     assert agent.bodies[0]["tools"][0]["name"] == "add"
@@ -304,7 +303,7 @@ def confirm_tool(ran: list[str]) -> Any:
 async def test_an_interrupt_inside_a_function_is_answered_and_the_function_ends_once(caller: str) -> None:
     ran: list[str] = []
     agent = ScriptedAgent(first_asks(call("c1", "confirm", {"what": "pay"})))
-    graph = agent.graph(tools=[confirm_tool(ran)]).compile(checkpointer=InMemorySaver())
+    graph = supervisor(agent, tools=[confirm_tool(ran)])
 
     async def run(given: Any) -> Any:
         if caller == "sync":
@@ -323,7 +322,7 @@ async def test_an_answered_function_is_not_run_again_when_another_still_asks() -
     ran: list[str] = []
     both = [call("c1", "confirm", {"what": "pay"}), call("c2", "confirm", {"what": "ship"})]
     agent = ScriptedAgent(first_asks(*both))
-    graph = agent.graph(tools=[confirm_tool(ran)]).compile(checkpointer=InMemorySaver())
+    graph = supervisor(agent, tools=[confirm_tool(ran)])
     state = await graph.ainvoke(question(), thread())
     answers = {"pay?": "pay yes", "ship?": "ship no"}
     for _ in range(2):
@@ -339,7 +338,7 @@ async def test_a_function_that_asks_beside_one_that_does_not_gets_its_own_answer
     added: list[Any] = []
     both = [call("c1", "add", {"a": 1, "b": 2}), call("c2", "confirm", {"what": "ship"})]
     agent = ScriptedAgent(first_asks(*both))
-    graph = agent.graph(tools=[confirm_tool(ran), add_tool(added)]).compile(checkpointer=InMemorySaver())
+    graph = supervisor(agent, tools=[confirm_tool(ran), add_tool(added)])
     await graph.ainvoke(question(), thread())
     await graph.ainvoke(Command(resume="yes"), thread())
     assert added == [(1, 2)]
@@ -356,7 +355,7 @@ async def test_three_functions_that_ask_twice_each_get_their_own_answers() -> No
         return f"{first}, {second}"
 
     agent = ScriptedAgent(first_asks(*(call(f"c{n}", "form", {"name": f"n{n}"}) for n in range(3))))
-    graph = agent.graph(tools=[form]).compile(checkpointer=InMemorySaver())
+    graph = supervisor(agent, tools=[form])
     state = await graph.ainvoke(question(), thread())
     for _ in range(6):
         asked = state["__interrupt__"][0].value
@@ -367,7 +366,7 @@ async def test_three_functions_that_ask_twice_each_get_their_own_answers() -> No
 async def test_a_new_message_replaces_a_function_that_waits_for_a_person() -> None:
     ran: list[str] = []
     agent = ScriptedAgent(first_asks(call("c1", "confirm", {"what": "pay"})))
-    graph = agent.graph(tools=[confirm_tool(ran)]).compile(checkpointer=InMemorySaver())
+    graph = supervisor(agent, tools=[confirm_tool(ran)])
     await graph.ainvoke(question("Pay it."), thread())
     agent.script = lambda items, number: [message("Never mind.")]
     await graph.ainvoke(question("Forget it."), thread())
@@ -383,7 +382,7 @@ async def test_a_new_message_replaces_a_function_that_waits_for_its_second_answe
         return f"{interrupt('first?')}, {interrupt('second?')}"
 
     agent = ScriptedAgent(first_asks(call("c1", "form")))
-    graph = agent.graph(tools=[form]).compile(checkpointer=InMemorySaver())
+    graph = supervisor(agent, tools=[form])
     await graph.ainvoke(question("Fill it in."), thread())
     state = await graph.ainvoke(Command(resume="one"), thread())
     assert [i.value for i in state["__interrupt__"]] == ["second?"]
@@ -437,7 +436,7 @@ async def test_a_crash_after_the_function_and_before_the_checkpoint_does_not_run
 async def test_an_older_checkpoint_finds_the_output_that_the_ledger_has() -> None:
     ran: list[Any] = []
     agent = ScriptedAgent(first_asks(call("c1", "add", {"a": 1, "b": 2})))
-    graph = agent.graph(tools=[add_tool(ran)]).compile(checkpointer=InMemorySaver())
+    graph = supervisor(agent, tools=[add_tool(ran)])
     await graph.ainvoke(question(), thread(), interrupt_after=["call_tools"])
     before = [s async for s in graph.aget_state_history(thread()) if s.next == ("call_tools",)]
     state = await graph.ainvoke(None, before[-1].config)
@@ -457,7 +456,7 @@ async def test_two_drivers_of_one_thread_run_a_function_once() -> None:
         return "ok"
 
     agent = ScriptedAgent(first_asks(call("c1", "slow")))
-    graph = agent.graph(tools=[slow]).compile(checkpointer=InMemorySaver())
+    graph = supervisor(agent, tools=[slow])
     drivers = [asyncio.create_task(graph.ainvoke(question(), thread())) for _ in range(3)]
     await until(lambda: ran)
     await asyncio.sleep(0.05)
@@ -472,7 +471,7 @@ async def test_two_drivers_of_one_thread_run_a_function_once() -> None:
 
 
 async def stopped_before_tools(agent: ScriptedAgent, **settings: Any) -> CompiledSupervisorGraph:
-    graph = agent.graph(**settings).compile(checkpointer=InMemorySaver())
+    graph = supervisor(agent, **settings)
     await graph.ainvoke(question(), thread(), interrupt_before=["call_tools"])
     return graph
 
@@ -519,10 +518,8 @@ async def test_a_decision_about_a_call_is_recorded_and_the_first_one_stands(
     graph = await stopped_before_tools(agent, tools=[add_tool(ran)])
     await claim_by_a_dead_worker(graph, monkeypatch, "c1")
     await graph.ainvoke(None, thread())
-    assert isinstance(graph.checkpointer, InMemorySaver)
-    ledger = await graph.parts.ledgers.resolve(graph.checkpointer)
-    turn = await ledger.latest_turn("t", "")
-    assert turn is not None
+    ledger = await ledger_of(graph)
+    turn = await latest_turn(graph)
     first = Decision(approve=False, by="person", reason="it was paid")
     await record_decision(ledger, turn.turn_id, (0, "repeat_1_c1"), first)
     await graph.ainvoke(Command(resume=True), thread())
@@ -536,8 +533,7 @@ async def test_what_a_call_was_about_is_recorded_with_the_decision(monkeypatch: 
     await claim_by_a_dead_worker(graph, monkeypatch, "c1")
     await graph.ainvoke(None, thread())
     await graph.ainvoke(Command(resume=True), thread())
-    assert isinstance(graph.checkpointer, InMemorySaver)
-    ledger = await graph.parts.ledgers.resolve(graph.checkpointer)
+    ledger = await ledger_of(graph)
     (turn,) = await ledger.turns_with_effect("decision", "repeat_1_c1")
     recorded = await ledger.get_effect(EffectKey(turn.turn_id, 0, "decision", "repeat_1_c1"))
     assert recorded is not None
@@ -644,7 +640,7 @@ async def test_a_function_cut_off_after_its_answer_is_asked_about_and_not_repeat
 async def test_an_approval_and_a_call_go_back_in_one_follow_up() -> None:
     ran: list[Any] = []
     agent = ScriptedAgent(first_asks(approval("a1"), call("c1", "add", {"a": 1, "b": 2})))
-    graph = agent.graph(tools=[add_tool(ran)]).compile(checkpointer=InMemorySaver())
+    graph = supervisor(agent, tools=[add_tool(ran)])
     await graph.ainvoke(question(), thread())
     assert (ran, agent.jobs) == ([], 1)
     await graph.ainvoke(Command(resume=True), thread())
@@ -685,7 +681,7 @@ async def test_a_function_can_hand_over_to_a_node_of_the_parent() -> None:
 
 async def test_handing_over_without_a_parent_does_not_wedge_the_thread() -> None:
     agent = ScriptedAgent(first_asks(call("c1", "hand_over")))
-    graph = agent.graph(tools=[handing_over()]).compile(checkpointer=InMemorySaver())
+    graph = supervisor(agent, tools=[handing_over()])
     with pytest.raises(ConfigurationError, match="there is none"):
         await graph.ainvoke(question(), thread())
     agent.script = lambda items, number: [message("Hello again.")]

@@ -1,8 +1,11 @@
-"""What LangChain's agent-chat-ui needs of an interrupt before it draws buttons for it."""
+"""LangChain's agent-chat-ui: what it needs of an interrupt to draw its buttons, and what they send."""
 
 from __future__ import annotations
 
 from typing import Any
+
+YES = {"type": "approve"}
+NO = {"type": "reject", "message": "too dear"}
 
 
 def is_drawn_by_agent_chat_ui(value: Any) -> bool:

@@ -84,3 +84,14 @@ async def running(agent: ScriptedAgent, graph: Any) -> AsyncIterator[asyncio.Tas
         yield run
     finally:
         await cancel(run)
+
+
+class Crash(Exception):
+    """What a step raises that is cut off."""
+
+
+def crash_once(crashed: list[bool]) -> None:
+    """Raise the first time: what a crash of this step looks like from outside."""
+    if not crashed:
+        crashed.append(True)
+        raise Crash

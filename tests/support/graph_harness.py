@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,6 +19,14 @@ from tests.support.fake_time import FakeTime
 from tests.support.scripted_service import Answer, ScriptedService, message, response, serving
 
 CONFIG: RunnableConfig = {"configurable": {"thread_id": "thread"}}
+
+QUEUED, RUNNING = response("queued"), response("in_progress")
+DONE = response("completed", message("42"))
+DROPPED = Answer(drop="unanswered")
+"""The request arrived, and the connection broke before the answer to it."""
+
+ANSWERED = ["How much?", "42"]
+"""The texts of the thread when everything went well."""
 
 
 class GraphHarness:
@@ -47,6 +56,17 @@ class GraphHarness:
     async def ask(self, text: str = "How much?", **options: Any) -> list[BaseMessage]:
         """Ask a question; what the thread holds when the run ends."""
         return await self.run({"messages": [{"role": "user", "content": text}]}, **options)
+
+    async def ask_and_cancel(self) -> None:
+        """Ask a question, and cancel the run while its job is polled."""
+        polled = asyncio.Event()
+        self.time.on_sleep = lambda _: polled.set() if self.service.gets else None
+        run = asyncio.ensure_future(self.ask())
+        await polled.wait()
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+        assert run.cancelled()
+        self.time.on_sleep = None
 
     async def resume(self, answer: Any = None, **options: Any) -> list[BaseMessage]:
         """Go on, with the answer to an interrupt if there is one."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+PNG = "data:image/png;base64,aGk="
+"""An image."""
+
 
 def user(text: str) -> dict[str, Any]:
     return {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}

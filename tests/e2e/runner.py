@@ -96,7 +96,7 @@ async def _run(spec: Spec) -> None:
 
 
 async def _stream(graph: Any, spec: Spec) -> None:
-    _moment("entry")
+    _moment("run begins")
     if spec["input"] == "look":
         return
     modes = ["custom", "updates", "values"]

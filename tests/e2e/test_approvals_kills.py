@@ -75,7 +75,7 @@ PHASES = {
     ),
     "the answer is given": Phase(
         (
-            ("entry", 1),
+            ("run begins", 1),
             ("approve begins", 1),
             ("decision claimed", 1),
             ("decision recorded", 1),

@@ -43,7 +43,7 @@ class Phase:
 
 PHASES = {
     "before the POST": Phase(
-        ("entry", "turn opened", "submit begins", "client built"), "started", 0.3, spec={"login_s": 0.25}
+        ("run begins", "turn opened", "submit begins", "client built"), "started", 0.3, spec={"login_s": 0.25}
     ),
     "during the POST": Phase(
         ("claimed", "posting", "answered"),

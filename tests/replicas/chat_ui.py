@@ -9,7 +9,7 @@ from typing import Any
 from tests.replicas.responses_client import Item, ResponsesClient, allow, new_thread, requests_in, user
 from tests.support.local_supervisor_process import LocalSupervisor
 
-Story = list[tuple[Any, ...]]
+BriefInput = list[tuple[Any, ...]]
 
 
 class Chat:
@@ -57,10 +57,10 @@ class Chat:
         """The approval requests that the latest response shows."""
         return requests_in(self.response)
 
-    def stories(self, asked: str) -> list[Story]:
-        """What the service was sent for a question, one story a job, in order."""
+    def inputs(self, asked: str) -> list[BriefInput]:
+        """The input of each job that the service got for a question, in order, told shortly."""
         jobs = self._service.submissions(asked)["jobs"]
-        return [story(self._service.job(job["id"])["request"]["input"]) for job in jobs]
+        return [brief(self._service.job(job["id"])["request"]["input"]) for job in jobs]
 
     def _knows(self, item: Item) -> bool:
         return any(
@@ -78,9 +78,9 @@ def as_kept(item: Item) -> Item:
     return kept
 
 
-def story(items: list[Item]) -> Story:
+def brief(items: list[Item]) -> BriefInput:
     """The input of a request, told shortly."""
-    told: Story = []
+    told: BriefInput = []
     for item in items:
         match item.get("type", "message"):
             case "message":

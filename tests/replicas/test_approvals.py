@@ -41,7 +41,7 @@ def test_allow_with_arguments_written_anew_and_no_label_continues_under_a_new_id
     assert second["custom_outputs"]["pending"] == []
     opened = ("user", asked)
     shown = ("request", request["id"], {"a": 1}, "reports")
-    assert chat.stories(asked) == [[opened], [opened, shown, ("approved", request["id"])]]
+    assert chat.inputs(asked) == [[opened], [opened, shown, ("approved", request["id"])]]
 
 
 def test_an_answer_is_posted_while_another_request_is_open(new_chat: NewChat) -> None:
@@ -51,12 +51,12 @@ def test_an_answer_is_posted_while_another_request_is_open(new_chat: NewChat) ->
     one, two = chat.requests
     waiting = chat.press(one)
     assert [each["id"] for each in waiting["custom_outputs"]["pending"]] == [two["id"]]
-    assert len(chat.stories(asked)) == 1
+    assert len(chat.inputs(asked)) == 1
     done = chat.press(two)
     assert text_of(done) == "Both."
     assert done["id"] == waiting["id"]
     decided = {("approved", one["id"]), ("approved", two["id"])}
-    _, last = chat.stories(asked)
+    _, last = chat.inputs(asked)
     assert [each for each in last if each[0] != "request"][1:] == sorted(decided, key=last.index)
     assert len(last) == 5
 
@@ -72,7 +72,7 @@ def test_the_second_answer_may_come_first_and_through_another_server(
     chat.press(two, approve=False)
     chat.client = new_client(replicas[2])
     assert text_of(chat.press(one)) == "Both."
-    _, last = chat.stories(asked)
+    _, last = chat.inputs(asked)
     assert {("approved", one["id"]), ("refused", two["id"])} <= {each for each in last if len(each) == 2}
 
 
@@ -82,7 +82,7 @@ def test_a_refusal_is_sent_to_the_service(new_chat: NewChat) -> None:
     chat.say(question(asked, approvals=ONE, rounds=[{"reply": "Not published."}]))
     (request,) = chat.requests
     assert text_of(chat.press(request, approve=False)) == "Not published."
-    _, last = chat.stories(asked)
+    _, last = chat.inputs(asked)
     assert last[-1] == ("refused", request["id"])
 
 
@@ -92,12 +92,12 @@ def test_a_new_message_while_a_request_dangles_refuses_it_in_the_next_submission
     chat.say(question(asked, approvals=ONE))
     (request,) = chat.requests
     assert text_of(chat.say(question(instead, reply="Of course."))) == "Of course."
-    assert len(chat.stories(asked)) == 1
+    assert len(chat.inputs(asked)) == 1
     shown = ("request", request["id"], {"a": 1}, "reports")
-    assert chat.stories(instead) == [[("user", asked), shown, ("refused", request["id"]), ("user", instead)]]
-    # The UI shows the request for ever; the next turn still has one story.
+    assert chat.inputs(instead) == [[("user", asked), shown, ("refused", request["id"]), ("user", instead)]]
+    # The UI shows the request for ever; the next turn still tells of it once.
     chat.say(question(f"Then {chat.thread}", reply="Well."))
-    (then,) = chat.stories(f"Then {chat.thread}")
+    (then,) = chat.inputs(f"Then {chat.thread}")
     assert [each[0] for each in then].count("request") <= 1
     assert then[-2:] == [("assistant", "Of course."), ("user", f"Then {chat.thread}")]
 
@@ -109,8 +109,8 @@ def test_a_refusal_that_comes_with_a_new_message_is_one_submission(new_chat: New
     (request,) = chat.requests
     chat.items.append(allow(request, approve=False))
     assert text_of(chat.say(question(instead, reply="As you wish."))) == "As you wish."
-    assert len(chat.stories(asked)) == 1
-    (last,) = chat.stories(instead)
+    assert len(chat.inputs(asked)) == 1
+    (last,) = chat.inputs(instead)
     assert last[-2:] == [("refused", request["id"]), ("user", instead)]
 
 
@@ -128,7 +128,7 @@ def test_the_same_answer_at_the_same_moment_on_two_servers_is_one_decision(
         assert found[0] == found[1]
         assert text_of(found[0]) == "Decided."
         assert clients[0].ask(chat.body()) == found[0]
-        assert len(chat.stories(asked)) == 2
+        assert len(chat.inputs(asked)) == 2
 
 
 @pytest.mark.parametrize("requests", [ONE, TWO], ids=["one request", "two requests"])
@@ -152,14 +152,14 @@ def test_of_answers_that_contradict_each_other_at_the_same_moment_one_stands_who
         assert (refused.status_code, refused.json()["error"]["code"]) == (409, "already_decided")
         assert "that one stands" in refused.json()["error"]["message"]
         assert text_of(found[winner].json()) == "Decided."
-        _, last = chat.stories(asked)
+        _, last = chat.inputs(asked)
         decided = {each[1]: each[0] == "approved" for each in last if each[0] in ("approved", "refused")}
         assert [decided[each["id"]] for each in chat.requests] == answers[winner]
         # Whoever comes late is told, too.
         late = clients[0].post(bodies[1 - winner])
         assert (late.status_code, late.json()["error"]["code"]) == (409, "already_decided")
         assert clients[0].ask(bodies[winner]) == found[winner].json()
-        assert len(chat.stories(asked)) == 2
+        assert len(chat.inputs(asked)) == 2
 
 
 def test_an_answer_that_is_posted_again_follows_what_it_began(new_chat: NewChat) -> None:
@@ -172,7 +172,7 @@ def test_an_answer_that_is_posted_again_follows_what_it_began(new_chat: NewChat)
     again = chat.client.ask(chat.body())
     assert again["id"] == left.id
     assert text_of(again) == "Once."
-    assert len(chat.stories(asked)) == 2
+    assert len(chat.inputs(asked)) == 2
 
 
 def test_an_answer_alone_finds_its_thread(
@@ -200,10 +200,10 @@ def test_an_answer_to_what_nobody_asked_is_refused(
     refused = chat.client.post(chat.body())
     assert refused.status_code == 400
     assert chat.requests[0]["id"] in refused.json()["error"]["message"]
-    assert len(chat.stories(asked)) == 1
+    assert len(chat.inputs(asked)) == 1
 
 
-def test_the_turn_after_an_approval_tells_the_service_one_story_of_the_call(new_chat: NewChat) -> None:
+def test_the_turn_after_an_approval_tells_the_service_of_the_call_once(new_chat: NewChat) -> None:
     """The AI SDK provider sends request, answer, call and output, all with the one id (CONTRACT)."""
     chat = new_chat()
     asked, then = f"Provider {chat.thread}", f"And then {chat.thread}"
@@ -216,7 +216,7 @@ def test_the_turn_after_an_approval_tells_the_service_one_story_of_the_call(new_
     call = {"type": "function_call", "name": "publish", "arguments": "{}", "call_id": request["id"]}
     chat.items.insert(at, {**call, "id": request["id"]})
     assert text_of(chat.say(question(then, reply="Fine."))) == "Fine."
-    (last,) = chat.stories(then)
+    (last,) = chat.inputs(then)
     assert [each for each in last if request["id"] in each] == [
         ("call", request["id"]),
         ("output", request["id"]),
@@ -237,11 +237,11 @@ def test_an_unknown_submission_is_asked_about_over_the_wire(
 
     chat, response, asked = ask(True)
     assert text_of(response) == "Here."
-    assert chat.stories(asked) == [[("user", asked)], [("user", asked)]]
+    assert chat.inputs(asked) == [[("user", asked)], [("user", asked)]]
     chat, response, asked = ask(False)
     assert response["status"] == "failed"
     assert "not sent again" in response["error"]["message"]
-    assert chat.stories(asked) == [[("user", asked)]]
+    assert chat.inputs(asked) == [[("user", asked)]]
 
 
 def test_an_answer_to_an_unknown_submission_that_names_no_thread_never_reaches_another_one(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.replicas.chat_ui import Chat, Story, story
+from tests.replicas.chat_ui import BriefInput, Chat, brief
 from tests.replicas.conftest import NewClient
 from tests.replicas.responses_client import ResponsesClient, new_thread, question, text_of, user
 from tests.support.local_supervisor_process import LocalSupervisor
@@ -24,9 +24,9 @@ def reply(text: str) -> str:
     return question(text, reply=f"About {text}")
 
 
-def turns(*texts: str) -> Story:
+def turns(*texts: str) -> BriefInput:
     """What the service is to be told: these questions, each but the last with its answer."""
-    told: Story = []
+    told: BriefInput = []
     for text in texts:
         told += [("user", text), ("assistant", f"About {text}")]
     return told[:-1]
@@ -60,7 +60,7 @@ def test_all_of_it_or_what_is_new_tells_the_service_the_same(
         way(thread, texts)
         for count, text in enumerate(texts, 1):
             (job,) = service.submissions(text)["jobs"]
-            assert story(service.job(job["id"])["request"]["input"]) == turns(*texts[:count]), way.__name__
+            assert brief(service.job(job["id"])["request"]["input"]) == turns(*texts[:count]), way.__name__
 
 
 def test_an_edited_question_replaces_what_followed_it(
@@ -73,10 +73,10 @@ def test_an_edited_question_replaces_what_followed_it(
     chat.say(reply(two))
     del chat.items[before:]
     assert text_of(chat.say(reply(edited))) == f"About {edited}"
-    assert chat.stories(edited) == [turns(one, edited)]
+    assert chat.inputs(edited) == [turns(one, edited)]
     chat.say(reply(three))
-    assert chat.stories(three) == [turns(one, edited, three)]
-    assert len(chat.stories(two)) == 1
+    assert chat.inputs(three) == [turns(one, edited, three)]
+    assert len(chat.inputs(two)) == 1
 
 
 def test_a_message_that_comes_alone_is_what_is_new(client: ResponsesClient, service: LocalSupervisor) -> None:
@@ -87,7 +87,7 @@ def test_a_message_that_comes_alone_is_what_is_new(client: ResponsesClient, serv
     chat.say(reply(two))
     chat.items.clear()
     chat.say(reply(other))
-    assert chat.stories(other) == [turns(one, two, other)]
+    assert chat.inputs(other) == [turns(one, two, other)]
 
 
 def test_an_edited_question_with_a_dangling_request_behind_it(
@@ -101,11 +101,11 @@ def test_an_edited_question_with_a_dangling_request_behind_it(
     assert chat.requests
     del chat.items[before:]
     assert text_of(chat.say(reply(edited))) == f"About {edited}"
-    assert chat.stories(edited) == [turns(one, edited)]
+    assert chat.inputs(edited) == [turns(one, edited)]
 
 
 @pytest.mark.parametrize("earlier", [0, 1])
-def test_an_answer_that_is_regenerated_is_a_new_job_with_the_same_story(
+def test_an_answer_that_is_regenerated_is_a_new_job_with_the_same_input(
     earlier: int, client: ResponsesClient, service: LocalSupervisor
 ) -> None:
     chat = Chat(client, service)
@@ -117,9 +117,9 @@ def test_an_answer_that_is_regenerated_is_a_new_job_with_the_same_story(
     chat.items.pop()
     second = chat.post()
     assert second["id"] != first["id"]
-    assert chat.stories(asked) == [turns(*before, asked)] * 2
+    assert chat.inputs(asked) == [turns(*before, asked)] * 2
     chat.say(reply(f"then {chat.thread}"))
-    assert chat.stories(f"then {chat.thread}") == [turns(*before, asked, f"then {chat.thread}")]
+    assert chat.inputs(f"then {chat.thread}") == [turns(*before, asked, f"then {chat.thread}")]
 
 
 def test_an_earlier_answer_that_is_regenerated_takes_away_what_followed(
@@ -131,9 +131,9 @@ def test_an_earlier_answer_that_is_regenerated_takes_away_what_followed(
     chat.say(reply(two))
     del chat.items[1:]
     chat.post()
-    assert chat.stories(one) == [turns(one), turns(one)]
+    assert chat.inputs(one) == [turns(one), turns(one)]
     chat.say(reply(f"then {chat.thread}"))
-    assert chat.stories(f"then {chat.thread}") == [turns(one, f"then {chat.thread}")]
+    assert chat.inputs(f"then {chat.thread}") == [turns(one, f"then {chat.thread}")]
 
 
 def test_the_same_question_twice_in_a_conversation_is_two_turns(
@@ -143,7 +143,7 @@ def test_the_same_question_twice_in_a_conversation_is_two_turns(
     asked = f"again {chat.thread}"
     chat.say(reply(asked))
     chat.say(reply(asked))
-    assert chat.stories(asked) == [turns(asked), turns(asked, asked)]
+    assert chat.inputs(asked) == [turns(asked), turns(asked, asked)]
 
 
 def test_what_the_agent_said_is_not_taken_from_a_client_s_echo(
@@ -154,7 +154,7 @@ def test_what_the_agent_said_is_not_taken_from_a_client_s_echo(
     chat.say(reply(one))
     chat.items[-1]["content"][0]["text"] = "Something that was never said."
     chat.say(reply(two))
-    assert chat.stories(two) == [turns(one, two)]
+    assert chat.inputs(two) == [turns(one, two)]
 
 
 def test_a_conversation_that_the_server_has_never_seen_is_told_as_it_is(
@@ -164,7 +164,7 @@ def test_a_conversation_that_the_server_has_never_seen_is_told_as_it_is(
     one, two = f"one {chat.thread}", f"two {chat.thread}"
     chat.items = [user(one), {"role": "assistant", "content": f"About {one}"}]
     chat.say(reply(two))
-    assert chat.stories(two) == [turns(one, two)]
+    assert chat.inputs(two) == [turns(one, two)]
 
 
 def test_an_older_response_is_gone_on_from_and_what_followed_it_is_replaced(
@@ -176,4 +176,4 @@ def test_an_older_response_is_gone_on_from_and_what_followed_it_is_replaced(
     client.ask({"input": reply(two), "previous_response_id": first["id"]})
     client.ask({"input": reply(other), "previous_response_id": first["id"]})
     (job,) = service.submissions(other)["jobs"]
-    assert story(service.job(job["id"])["request"]["input"]) == turns(one, other)
+    assert brief(service.job(job["id"])["request"]["input"]) == turns(one, other)

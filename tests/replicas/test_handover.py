@@ -97,7 +97,7 @@ def test_an_id_that_was_given_out_is_good_though_the_server_dies_at_that_moment(
         a.start()
 
 
-def test_a_job_that_another_server_drives_can_be_cancelled_through_any(
+def test_a_job_that_another_server_runs_can_be_cancelled_through_any(
     replicas: list[ServerProcess], service: LocalSupervisor, new_client: NewClient
 ) -> None:
     name = f"Cancel elsewhere {new_thread()}"

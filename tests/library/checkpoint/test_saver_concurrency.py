@@ -34,7 +34,7 @@ from tests.support.postgres import PostgresServer
 # ---- more than one
 
 
-async def test_two_that_drive_one_step_lose_nothing(place: Place) -> None:
+async def test_two_that_run_one_step_lose_nothing(place: Place) -> None:
     """As ``DeltaChannel`` does: the later one's counter says 5, the first one's items are kept."""
     loser_has_begun, winner_has_ended = asyncio.Event(), asyncio.Event()
 
@@ -65,7 +65,7 @@ async def test_two_that_drive_one_step_lose_nothing(place: Place) -> None:
     assert (values["delivered"], len(values["messages"])) == (5, 25)
 
 
-async def test_many_writers_of_one_thread_do_not_stand_in_each_other_s_way(place: Place) -> None:
+async def test_many_writers_of_one_thread_do_not_disturb_each_other(place: Place) -> None:
     common = conversation(100)
     async with place.opened() as one, place.opened() as two:
 

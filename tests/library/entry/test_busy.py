@@ -66,7 +66,7 @@ async def test_after_a_rejection_the_thread_resumes_as_if_nothing_had_happened(c
     assert agent.jobs == 1
 
 
-async def test_a_turn_that_nobody_began_is_in_nobody_s_way() -> None:
+async def test_a_turn_that_nobody_began_blocks_the_thread_for_a_minute_at_most() -> None:
     """Its process died between the ledger and the first checkpoint."""
     now = [0.0]
     for policy in ("reject", "wait", "cancel"):
@@ -100,7 +100,7 @@ async def test_waiting_for_a_turn_that_is_about_to_begin_is_no_endless_loop() ->
     assert sum(slept) >= 60
 
 
-async def test_a_question_that_the_service_refused_to_take_gives_way_after_a_while() -> None:
+async def test_a_question_that_the_service_refused_is_replaced_after_a_while() -> None:
     agent = ScriptedAgent(fail_create=[403])
     clock = [time.time()]
     graph = supervisor(agent, time=Time(now=lambda: clock[0], sleep=asyncio.sleep))
@@ -114,7 +114,7 @@ async def test_a_question_that_the_service_refused_to_take_gives_way_after_a_whi
     assert texts(state)[-1] == "Answer to: What else?"
 
 
-async def test_a_question_that_was_submitted_does_not_give_way() -> None:
+async def test_a_question_that_was_submitted_is_not_replaced() -> None:
     agent = ScriptedAgent(first_is_held)
     clock = [time.time()]
     graph = supervisor(agent, time=Time(now=lambda: clock[0], sleep=asyncio.sleep))
@@ -129,9 +129,9 @@ async def test_a_question_that_was_submitted_does_not_give_way() -> None:
 # ---- wait
 
 
-@pytest.mark.parametrize("driver", ["alive", "gone"])
+@pytest.mark.parametrize("first_run", ["alive", "gone"])
 @pytest.mark.parametrize("caller", ["sync", "async"])
-async def test_wait_asks_after_the_answer(driver: str, caller: str) -> None:
+async def test_wait_asks_after_the_answer(first_run: str, caller: str) -> None:
     agent = ScriptedAgent(first_is_held)
     graph = supervisor(agent, on_busy="wait")
 
@@ -141,7 +141,7 @@ async def test_wait_asks_after_the_answer(driver: str, caller: str) -> None:
         return await graph.ainvoke(question("What else?"), thread())
 
     async with running(agent, graph) as run:
-        if driver == "gone":
+        if first_run == "gone":
             await cancel(run)
         waiting = asyncio.create_task(ask_next())
         await asyncio.sleep(0.05)
@@ -188,17 +188,17 @@ async def test_wait_replaces_a_question_that_turns_out_to_need_a_person() -> Non
 # ---- cancel
 
 
-@pytest.mark.parametrize("driver", ["alive", "gone"])
-async def test_cancel_ends_the_job_and_asks(driver: str) -> None:
+@pytest.mark.parametrize("first_run", ["alive", "gone"])
+async def test_cancel_ends_the_job_and_asks(first_run: str) -> None:
     agent = ScriptedAgent(first_is_held)
     graph = supervisor(agent, on_busy="cancel")
     async with running(agent, graph) as run:
-        if driver == "gone":
+        if first_run == "gone":
             await cancel(run)
         state = await graph.ainvoke(question("What else?"), thread())
         assert len(agent.cancelled) == 1
         agent.release()
-        if driver == "alive":
+        if first_run == "alive":
             with pytest.raises(TurnEndedError, match="another message followed"):
                 await run
     assert texts(state) == ["How much?", "What else?", "Answer to: What else?"]
@@ -255,7 +255,7 @@ async def test_under_a_parent_a_new_message_finds_the_job_running() -> None:
     assert agent.jobs == 1
 
 
-async def test_under_a_parent_cancel_makes_way() -> None:
+async def test_under_a_parent_cancel_ends_the_job_and_asks() -> None:
     agent = ScriptedAgent(first_is_held)
     graph = under_a_parent(agent, on_busy="cancel")
     async with running(agent, graph):
@@ -265,7 +265,7 @@ async def test_under_a_parent_cancel_makes_way() -> None:
     assert texts(state)[-1] == "Answer to: What else?"
 
 
-async def test_under_a_parent_wait_ends_though_nobody_drives_the_job_any_more() -> None:
+async def test_under_a_parent_wait_ends_though_nobody_runs_the_job_any_more() -> None:
     agent = ScriptedAgent(first_is_held)
     graph = under_a_parent(agent, on_busy="wait")
     async with running(agent, graph):
@@ -289,10 +289,10 @@ async def test_under_a_parent_what_waits_for_a_person_is_replaced() -> None:
     assert texts(state)[-1] == "Answer to: What else?"
 
 
-# ---- what the old driver may still do
+# ---- what the run before may still do
 
 
-async def test_the_old_driver_runs_no_function_and_posts_nothing_after_the_new_turn() -> None:
+async def test_the_run_before_runs_no_function_and_posts_nothing_after_the_new_turn() -> None:
     ran: list[str] = []
 
     @tool

@@ -169,7 +169,9 @@ def test_the_schemas_render_for_studio() -> None:
     context = graph.get_context_jsonschema()
     assert context is not None
     assert "model" in context["properties"]
-    json.dumps([given, context, graph.get_config_jsonschema()])
+    with pytest.warns(DeprecationWarning, match="get_context_jsonschema"):  # the name before LangGraph 1.0
+        config = graph.get_config_jsonschema()
+    json.dumps([given, context, config])
     nodes = {name for name in graph.get_graph().nodes if not name.startswith("__")}
     assert nodes == {"submit", "poll", "approve", "call_tools"}
     assert "submit" in graph.get_graph().draw_mermaid()

@@ -1,4 +1,4 @@
-"""What a server in front of the graph uses: entering before driving, tools of the caller, taking messages out."""
+"""What a server in front of the graph uses: prepared runs, tools of the caller, messages that are taken out."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from databricks_supervisor.errors import (
 from databricks_supervisor.ledger import EffectKey
 from databricks_supervisor.state import Decision
 from tests.support.compiled_graphs import ledger_of, supervisor
-from tests.support.graph_harness import CONFIG, GraphHarness, harness
+from tests.support.graph_harness import CONFIG, DROPPED, GraphHarness, harness
 from tests.support.scripted_agent import (
     Plan,
     ScriptedAgent,
@@ -35,17 +35,16 @@ from tests.support.scripted_agent import (
     thread,
     until,
 )
-from tests.support.scripted_service import Answer, response
+from tests.support.scripted_service import response
 
 WEATHER = {
     "type": "function",
     "name": "weather",
     "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
 }
-DROPPED = Answer(drop="unanswered")
 
 
-async def drive(graph: CompiledSupervisorGraph, prepared: Any, config: Any = None) -> list[Any]:
+async def stream_of(graph: CompiledSupervisorGraph, prepared: Any, config: Any = None) -> list[Any]:
     return [chunk async for chunk in graph.astream(prepared, config or thread(), stream_mode="values")]
 
 
@@ -57,7 +56,7 @@ async def read_messages(graph: CompiledSupervisorGraph) -> list[BaseMessage]:
 # ---- preparing a run, and then running it
 
 
-async def test_entering_opens_the_turn_and_submits_nothing() -> None:
+async def test_preparing_a_run_opens_the_turn_and_submits_nothing() -> None:
     agent = ScriptedAgent()
     graph = supervisor(agent)
     prepared = await graph.aprepare({**question(), "turn_id": "mine"}, thread())
@@ -68,30 +67,30 @@ async def test_entering_opens_the_turn_and_submits_nothing() -> None:
     assert await read_messages(graph) == []
 
 
-async def test_what_was_entered_is_driven_once() -> None:
+async def test_a_prepared_run_submits_once() -> None:
     agent = ScriptedAgent()
     graph = supervisor(agent)
     prepared = await graph.aprepare(question(), thread())
-    assert texts((await drive(graph, prepared))[-1]) == ["How much?", "Answer to: How much?"]
+    assert texts((await stream_of(graph, prepared))[-1]) == ["How much?", "Answer to: How much?"]
     again = await graph.aprepare(question(), thread())
     assert again.turn_id != prepared.turn_id
     assert agent.jobs == 1
 
 
-async def test_entering_twice_is_one_turn_and_driving_both_is_one_job() -> None:
+async def test_runs_prepared_for_one_question_are_one_turn_and_one_job() -> None:
     agent = ScriptedAgent()
     graph = supervisor(agent)
-    entries = [await graph.aprepare(question(), thread()) for _ in range(3)]
-    assert len({prepared.turn_id for prepared in entries}) == 1
-    await drive(graph, entries[0])
-    later = await graph.aprepare({**question(), "turn_id": entries[0].turn_id}, thread())
-    assert (later.turn_id, later.begins) == (entries[0].turn_id, False)
-    await drive(graph, later)
+    runs = [await graph.aprepare(question(), thread()) for _ in range(3)]
+    assert len({prepared.turn_id for prepared in runs}) == 1
+    await stream_of(graph, runs[0])
+    later = await graph.aprepare({**question(), "turn_id": runs[0].turn_id}, thread())
+    assert (later.turn_id, later.begins) == (runs[0].turn_id, False)
+    await stream_of(graph, later)
     assert agent.jobs == 1
     assert texts({"messages": await read_messages(graph)}) == ["How much?", "Answer to: How much?"]
 
 
-async def test_an_entry_that_nobody_drove_is_found_by_the_same_question() -> None:
+async def test_a_prepared_run_that_nobody_ran_is_found_by_the_same_question() -> None:
     agent = ScriptedAgent()
     graph = supervisor(agent)
     prepared = await graph.aprepare(question(), thread())
@@ -114,27 +113,27 @@ class Seen(AsyncCallbackHandler):
         self.names.append(str(more.get("name")))
 
 
-async def test_callbacks_and_tags_of_the_drive_are_kept() -> None:
+async def test_callbacks_and_tags_of_the_run_are_kept() -> None:
     graph = supervisor(ScriptedAgent())
     seen = Seen()
     prepared = await graph.aprepare(question(), thread())
-    await drive(graph, prepared, {**thread(), "callbacks": [seen], "run_name": "mine"})
+    await stream_of(graph, prepared, {**thread(), "callbacks": [seen], "run_name": "mine"})
     assert "submit" in seen.names
     assert seen.names[0] == "mine"
 
 
-async def test_callbacks_of_the_entry_are_kept_too() -> None:
+async def test_callbacks_given_when_it_was_prepared_are_kept_too() -> None:
     graph = supervisor(ScriptedAgent())
     seen = Seen()
     prepared = await graph.aprepare(question(), {**thread(), "callbacks": [seen]})
     assert isinstance(prepared, PreparedRun)
     assert seen.names == []
-    await drive(graph, prepared)
+    await stream_of(graph, prepared)
     assert "submit" in seen.names
 
 
 @pytest.mark.parametrize("input", [{}, {"messages": []}, question("")])
-async def test_what_is_no_question_cannot_be_entered(input: Any) -> None:
+async def test_no_run_is_prepared_for_what_is_no_question(input: Any) -> None:
     with pytest.raises(InvalidInputError, match="Nothing was submitted"):
         await supervisor(ScriptedAgent()).aprepare(input, thread())
 
@@ -252,7 +251,7 @@ async def test_entering_alone_takes_nothing_out() -> None:
     before = await read_messages(graph)
     prepared = await graph.aprepare(instead(before, "three"), thread())
     assert await read_messages(graph) == before
-    await drive(graph, prepared)
+    await stream_of(graph, prepared)
     assert texts({"messages": await read_messages(graph)}) == ["three", "Answer to: three"]
 
 
@@ -361,11 +360,11 @@ async def test_each_attempt_has_a_decision_of_its_own() -> None:
         assert len(h.service.posts) == 3
 
 
-async def test_a_drive_that_is_resumed_by_config_alone_asks_again() -> None:
+async def test_a_run_that_is_resumed_by_config_alone_asks_again() -> None:
     async with harness([DROPPED, response("queued")]) as h:
         await h.ask()
         prepared = await h.graph.aprepare(None, CONFIG)
         assert prepared.turn_id is None
-        await drive(h.graph, prepared, CONFIG)
+        await stream_of(h.graph, prepared, CONFIG)
         assert (await h.interrupt())["ids"] == ["resubmit_1"]
         assert len(h.service.posts) == 1

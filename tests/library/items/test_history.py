@@ -122,7 +122,7 @@ def test_a_strict_service_takes_every_conversation(messages: list[BaseMessage]) 
     assert request_input(messages_of(*built)) == built
 
 
-stories = st.lists(
+calls_in_any_order = st.lists(
     st.sampled_from(
         [
             *(make(id_) for id_ in ("a", "b") for make in (call, output, request, response)),
@@ -141,8 +141,8 @@ def is_used_again(items: list[dict[str, Any]], id_: str) -> bool:
 
 
 @settings(deadline=None, max_examples=300)
-@given(stories)
-def test_calls_in_any_order_make_one_story_each(items: list[dict[str, Any]]) -> None:
+@given(calls_in_any_order)
+def test_calls_in_any_order_are_paired_into_one_call_and_one_output(items: list[dict[str, Any]]) -> None:
     assume(not any(is_used_again(items, id_) for id_ in ("a", "b")))
     built = sent(*items)
     said = [item for item in built if item["type"] == "message"]
@@ -278,7 +278,7 @@ class TestApprovals:
         built = sent(user("Search."), request("x"), response("x"), output("x"), assistant("Found."))
         assert built == [user("Search."), made, output("x"), assistant("Found.")]
 
-    def test_the_story_that_the_ai_sdk_sends(self) -> None:
+    def test_what_the_ai_sdk_sends_is_a_call_and_its_output(self) -> None:
         made = call("x", '{"query": "x"}', "web-search")
         assert sent(request("x"), response("x"), made, output("x")) == [made, output("x")]
 

@@ -78,6 +78,7 @@ def test_every_item_survives_checkpoints_and_json(item: Any) -> None:
         assert exact(items_from_message(way(message))) == exact([as_item(item)]), way
 
 
+@pytest.mark.filterwarnings("ignore:The function `loads` is in beta")
 @settings(deadline=None, max_examples=30)
 @given(dict_items)
 def test_every_item_survives_langchains_own_serialization(item: Any) -> None:

@@ -74,7 +74,7 @@ async def test_the_first_outcome_stands(ledger: Ledger) -> None:
     assert effect.outcome == {"a": 1, "b": [2]}
 
 
-async def test_an_unknown_outcome_gives_way_to_a_late_one(ledger: Ledger) -> None:
+async def test_a_late_outcome_replaces_an_unknown_one(ledger: Ledger) -> None:
     await ledger.open_turn(new_turn("turn"))
     await ledger.claim(KEY, "w")
     assert await ledger.record(KEY, 1, {"unknown": "read time-out"})

@@ -24,7 +24,7 @@ from tests.library.ledger.counted_action import (
 )
 from tests.support.ledgers import KEY, Clock
 
-# ---- once
+# ---- done and recorded
 
 
 async def test_it_happens_and_is_recorded() -> None:

@@ -127,7 +127,7 @@ async def test_the_first_end_and_the_first_delivery_stand(make_ledger: MakeLedge
     assert (turn.ended_at, turn.delivered_at) == (turn.opened_at + 1, turn.opened_at + 2)
 
 
-async def test_a_turn_knows_the_step_that_drives_it(ledger: Ledger) -> None:
+async def test_a_turn_knows_the_step_that_runs_it(ledger: Ledger) -> None:
     await ledger.open_turn(new_turn("t"))
     for step in (4, None):
         await ledger.attach_turn("t", step)

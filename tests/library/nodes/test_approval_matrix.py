@@ -84,7 +84,7 @@ async def play(ids: tuple[str, ...], verdicts: tuple[bool, ...], way: str, echo:
     assert texts(state)[: len(history)] == history
     assert asked(agent.inputs[-1]) == "Thanks."
     assert agent.jobs == 4
-    # The next turn tells one story of each: a call and its output, and no approval that was carried out.
+    # The next turn has a call and its output for each, and no approval that was carried out.
     assert not agent.decisions()
     assert sorted(agent.outputs()) == sorted(ids)
 

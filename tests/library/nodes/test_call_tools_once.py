@@ -30,7 +30,7 @@ from tests.support.scripted_agent import (
     until,
 )
 
-# ---- once
+# ---- runs at once, and crashes
 
 
 class CrashingSaver(InMemorySaver):
@@ -79,7 +79,7 @@ async def test_an_older_checkpoint_finds_the_output_that_the_ledger_has() -> Non
     assert texts(state, "tool") == ["3"]
 
 
-async def test_two_drivers_of_one_thread_run_a_function_once() -> None:
+async def test_several_runs_of_one_thread_run_a_function_once() -> None:
     ran: list[str] = []
     go = asyncio.Event()
 
@@ -92,11 +92,11 @@ async def test_two_drivers_of_one_thread_run_a_function_once() -> None:
 
     agent = ScriptedAgent(first_asks(call("c1", "slow")))
     graph = supervisor(agent, tools=[slow])
-    drivers = [asyncio.create_task(graph.ainvoke(question(), thread())) for _ in range(3)]
+    runs = [asyncio.create_task(graph.ainvoke(question(), thread())) for _ in range(3)]
     await until(lambda: ran)
     await asyncio.sleep(0.05)
     go.set()
-    states = await asyncio.gather(*drivers)
+    states = await asyncio.gather(*runs)
     assert ran == ["slow"]
     assert agent.jobs == 2
     assert [texts(state, "tool") for state in states] == [["ok"]] * 3

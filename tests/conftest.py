@@ -11,11 +11,12 @@ from xdist.scheduler import LoadScopeScheduling
 
 from tests.support.postgres import PostgresServer
 
-pytest.register_assert_rewrite("tests.e2e.forks", "tests.e2e.stories")
+# Helpers that assert; pytest does this for conftest and test modules alone.
+pytest.register_assert_rewrite("tests.e2e", "tests.replicas", "tests.clients", "tests.support.simulation")
 
 
-class _ByServers(LoadScopeScheduling):  # type: ignore[misc]
-    """A file at a time to each worker; and what shares running servers, to one."""
+class _ByFile(LoadScopeScheduling):  # type: ignore[misc]
+    """A file at a time to each worker; the files of tests/replicas, which share running servers, to one."""
 
     def _split_scope(self, nodeid: str) -> str:
         folder = "tests/replicas/"
@@ -23,7 +24,7 @@ class _ByServers(LoadScopeScheduling):  # type: ignore[misc]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
-    return _ByServers(config, log)
+    return _ByFile(config, log)
 
 
 def pytest_xdist_auto_num_workers() -> int:

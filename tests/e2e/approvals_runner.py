@@ -25,8 +25,8 @@ from tests.e2e import fork_server, runner
 CONNECTION = {"type": "uc_connection", "uc_connection": {"name": "mail"}}
 
 
-def drive(spec: runner.Spec) -> None:
-    """As :func:`.runner.drive`.
+def run_graph(spec: runner.Spec) -> None:
+    """As :func:`.runner.run_graph`.
 
     Args:
         spec: As there, and optionally ``file`` (functions append a line to it), ``tool_s`` (how long they take
@@ -43,7 +43,7 @@ def drive(spec: runner.Spec) -> None:
         assert kind == "postgres"
         options["ledger"] = SqlLedger(address, clock=options["time"].now)
     _more_moments(spec)
-    runner.drive({**spec, "options": options})
+    runner.run_graph({**spec, "options": options})
 
 
 def tools_that_write(file: str, seconds: float) -> list[BaseTool]:

@@ -12,8 +12,8 @@ import psutil
 import pytest
 from langgraph.checkpoint.postgres import PostgresSaver
 
-from tests.e2e.forks import ForkServer
-from tests.e2e.stories import Store, Story
+from tests.e2e.forked_processes import ForkServer
+from tests.e2e.scenario import Scenario, Store
 from tests.support.local_supervisor_process import LocalSupervisor
 from tests.support.postgres import PostgresServer
 
@@ -27,9 +27,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(scope="session")
-def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
     """Starts processes that have everything imported."""
-    with ForkServer(tmp_path_factory.mktemp("forks") / "stderr.txt") as server:
+    with ForkServer(tmp_path_factory.mktemp("fork-server") / "stderr.txt") as server:
         yield server
 
 
@@ -50,16 +50,16 @@ def shared_postgres(postgres_server: PostgresServer) -> Iterator[Store]:
 
 
 @pytest.fixture
-def new_story(
-    forks: ForkServer, service: LocalSupervisor, shared_postgres: Store, tmp_path: Path
-) -> Callable[..., Story]:
-    """Makes a story that is kept in a SQLite file of its own, or in the shared database."""
+def new_scenario(
+    fork_server: ForkServer, service: LocalSupervisor, shared_postgres: Store, tmp_path: Path
+) -> Callable[..., Scenario]:
+    """Makes a scenario that is kept in a SQLite file of its own, or in the shared database."""
 
-    def make(store: str = "sqlite", durability: str = "sync") -> Story:
-        story = Story(forks, service, shared_postgres, durability)
+    def make(store: str = "sqlite", durability: str = "sync") -> Scenario:
+        scenario = Scenario(fork_server, service, shared_postgres, durability)
         if store == "sqlite":
-            story.store = Store("sqlite", str(tmp_path / f"{story.thread}.sqlite"))
-        return story
+            scenario.store = Store("sqlite", str(tmp_path / f"{scenario.thread}.sqlite"))
+        return scenario
 
     return make
 
@@ -69,10 +69,10 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """No test leaves a process behind."""
     keep = {child.pid for child in psutil.Process().children(recursive=True)}
     yield
-    if "forks" in request.fixturenames:
-        forks: ForkServer = request.getfixturevalue("forks")
-        assert forks.leftovers() == [], "the test left children of the fork server behind"
-        keep.add(forks.pid)
+    if "fork_server" in request.fixturenames:
+        fork_server: ForkServer = request.getfixturevalue("fork_server")
+        assert fork_server.leftovers() == [], "the test left children of the fork server behind"
+        keep.add(fork_server.pid)
     if "service" in request.fixturenames:
         keep.add(request.getfixturevalue("service").pid)
     left = [

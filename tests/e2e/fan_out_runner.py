@@ -36,8 +36,8 @@ Supervisor = Any
 build_supervisor = runner._build
 
 
-def drive(spec: runner.Spec) -> None:
-    """As :func:`.runner.drive`.
+def run_graph(spec: runner.Spec) -> None:
+    """As :func:`.runner.run_graph`.
 
     Args:
         spec: As there, and ``shape``, ``width`` (how many branches ask the same question), ``durability`` of
@@ -46,7 +46,7 @@ def drive(spec: runner.Spec) -> None:
     runner._build = Parent  # type: ignore[assignment]
     runner._stream = stream
     runner._tell_end = tell_end
-    runner.drive(spec)
+    runner.run_graph(spec)
 
 
 async def stream(graph: Any, spec: runner.Spec) -> None:

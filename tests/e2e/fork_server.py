@@ -1,4 +1,4 @@
-"""The helper process behind :class:`.forks.ForkServer`: ``python -m tests.e2e.fork_server FD``.
+"""The helper process behind :class:`.forked_processes.ForkServer`: ``python -m tests.e2e.fork_server FD``.
 
 It starts no thread and no event loop of its own: what a fork would not copy must not exist.
 """

@@ -38,7 +38,7 @@ picture = importlib.import_module("databricks_supervisor.graph")
 Spec = dict[str, Any]
 
 
-def drive(spec: Spec) -> None:
+def run_graph(spec: Spec) -> None:
     """Run the graph in an event loop.
 
     Args:
@@ -48,12 +48,12 @@ def drive(spec: Spec) -> None:
     """
     _prepare(spec)
     try:
-        asyncio.run(_drive(spec))
+        asyncio.run(_run(spec))
     except KeyboardInterrupt:
         _say("stopped", by="KeyboardInterrupt")
 
 
-def drive_sync(spec: Spec) -> None:
+def run_graph_sync(spec: Spec) -> None:
     """The same for callers without an event loop; ``how`` is "invoke" or "stream"."""
     _prepare(spec)
     try:
@@ -72,7 +72,7 @@ def drive_sync(spec: Spec) -> None:
         _say("end", status="error", error=type(error).__name__, text=str(error))
 
 
-async def _drive(spec: Spec) -> None:
+async def _run(spec: Spec) -> None:
     async with _saver(spec) as saver:
         graph = _build(spec).compile(checkpointer=saver, durability=spec["durability"])
         _say("started")
@@ -96,7 +96,7 @@ async def _drive(spec: Spec) -> None:
 
 
 async def _stream(graph: Any, spec: Spec) -> None:
-    _moment("entry")
+    _moment("run begins")
     if spec["input"] == "look":
         return
     modes = ["custom", "updates", "values"]
@@ -193,7 +193,7 @@ _posting: asyncio.Event
 _die_at = ("", 0)
 _passed: dict[str, int] = {}
 _own: list[Any] = []
-"""What this run itself returned last; the thread's state may be another driver's work."""
+"""What this run itself returned last; the thread's state may be another run's work."""
 
 
 def _say(event: str, **more: Any) -> None:

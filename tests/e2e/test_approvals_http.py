@@ -20,7 +20,7 @@ from openai import AsyncOpenAI
 
 from databricks_supervisor import create_supervisor_graph
 from databricks_supervisor.items import items_from_message
-from tests.e2e.approvals import check_thread, check_told_once, output_of
+from tests.e2e.approval_scenario import check_thread, check_told_once, output_of
 from tests.e2e.conftest import SEED
 from tests.support.local_supervisor_process import RESPONSES, LocalSupervisor
 

@@ -12,11 +12,16 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.approvals import Errand, ErrandForks, NewErrand, errand_forks, errands
+from tests.e2e.approval_scenario import (
+    ApprovalForkServer,
+    ApprovalScenario,
+    NewApprovalScenario,
+    approval_fork_server,
+    approval_scenarios,
+)
 from tests.e2e.conftest import SEED
-from tests.e2e.forks import Event, wait_until
-from tests.e2e.stories import Store, in_parallel
-from tests.e2e.test_kills import kill_within
+from tests.e2e.forked_processes import Event, wait_until
+from tests.e2e.scenario import Store, in_parallel
 from tests.support.local_supervisor_process import LocalSupervisor
 
 KILLS = 20
@@ -70,7 +75,7 @@ PHASES = {
     ),
     "the answer is given": Phase(
         (
-            ("entry", 1),
+            ("run begins", 1),
             ("approve begins", 1),
             ("decision claimed", 1),
             ("decision recorded", 1),
@@ -101,26 +106,26 @@ STORES = [(store, durability) for store in ("sqlite", "postgres") for durability
 
 
 @pytest.fixture(scope="module")
-def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ErrandForks]:
+def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApprovalForkServer]:
     """Starts processes whose agents have functions."""
-    yield from errand_forks(tmp_path_factory.mktemp("errand-forks"))
+    yield from approval_fork_server(tmp_path_factory.mktemp("approval-fork-server"))
 
 
 @pytest.fixture
-def new_errand(
-    forks: ErrandForks, service: LocalSupervisor, shared_postgres: Store, tmp_path: Path
-) -> NewErrand:
-    """Makes errands."""
-    return errands(forks, service, shared_postgres, tmp_path)
+def new_scenario(
+    fork_server: ApprovalForkServer, service: LocalSupervisor, shared_postgres: Store, tmp_path: Path
+) -> NewApprovalScenario:
+    """Makes scenarios with approvals."""
+    return approval_scenarios(fork_server, service, shared_postgres, tmp_path)
 
 
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_killed_run_sends_each_decision_once_and_runs_each_function_once(
-    phase: str, new_errand: NewErrand
+    phase: str, new_scenario: NewApprovalScenario
 ) -> None:
-    chance = random.Random(f"{SEED} errand {phase}")
+    chance = random.Random(f"{SEED} approval {phase}")
     in_parallel(
-        lambda *case: survive(new_errand(*case[:2]), phase, case[2]),
+        lambda *case: survive(new_scenario(*case[:2]), phase, case[2]),
         sample(chance),
     )
 
@@ -130,18 +135,18 @@ def test_a_killed_run_sends_each_decision_once_and_runs_each_function_once(
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize(("store", "durability"), STORES)
 def test_a_run_killed_at_twenty_moments_sends_each_decision_once_and_runs_each_function_once(
-    phase: str, store: str, durability: str, new_errand: NewErrand
+    phase: str, store: str, durability: str, new_scenario: NewApprovalScenario
 ) -> None:
     in_parallel(
-        lambda number: survive(new_errand(store, durability), phase, number),
+        lambda number: survive(new_scenario(store, durability), phase, number),
         [(number,) for number in range(KILLS)],
     )
 
 
-def test_a_function_that_is_safe_to_repeat_is_run_again_unasked(new_errand: NewErrand) -> None:
+def test_a_function_that_is_safe_to_repeat_is_run_again_unasked(new_scenario: NewApprovalScenario) -> None:
     chance = random.Random(f"{SEED} safe")
     in_parallel(
-        lambda *case: repeat_unasked(new_errand(*case[:2]), case[2]),
+        lambda *case: repeat_unasked(new_scenario(*case[:2]), case[2]),
         sample(chance),
     )
 
@@ -150,10 +155,10 @@ def test_a_function_that_is_safe_to_repeat_is_run_again_unasked(new_errand: NewE
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("store", "durability"), STORES)
 def test_a_function_that_is_safe_to_repeat_is_run_again_unasked_twenty_times(
-    store: str, durability: str, new_errand: NewErrand
+    store: str, durability: str, new_scenario: NewApprovalScenario
 ) -> None:
     in_parallel(
-        lambda number: repeat_unasked(new_errand(store, durability), number),
+        lambda number: repeat_unasked(new_scenario(store, durability), number),
         [(number,) for number in range(KILLS)],
     )
 
@@ -167,21 +172,21 @@ def test_a_function_that_is_safe_to_repeat_is_run_again_unasked_twenty_times(
     ],
 )
 def test_a_function_that_was_cut_off_and_is_not_to_be_repeated_is_an_error_to_the_agent(
-    function: str, store: str, new_errand: NewErrand
+    function: str, store: str, new_scenario: NewApprovalScenario
 ) -> None:
-    errand = new_errand(store, calls=[{"name": function, "arguments": {"text": "a"}}])
-    assert errand.start(errand.again, die_at=["function wrote", 1]).wait() == -9
-    asked = errand.run(None)
+    scenario = new_scenario(store, calls=[{"name": function, "arguments": {"text": "a"}}])
+    assert scenario.start(scenario.again, die_at=["function wrote", 1]).wait() == -9
+    asked = scenario.run(None)
     assert [action["name"] for action in asked["asked"][0]["value"]["action_requests"]] == [function]
-    end = errand.run(answer(errand, asked, lambda kind: False))
-    assert errand.lines == ["a"]
-    assert errand.rounds == [0, 1]
+    end = scenario.run(answer(scenario, asked, lambda kind: False))
+    assert scenario.lines == ["a"]
+    assert scenario.rounds == [0, 1]
     (output,) = [
-        item for item in errand.jobs[1]["request"]["input"] if item["type"] == "function_call_output"
+        item for item in scenario.jobs[1]["request"]["input"] if item["type"] == "function_call_output"
     ]
     assert "was cut off" in output["output"]
     assert "it was not run again (not twice)" in output["output"]
-    errand.check_story(end)
+    scenario.check_consistent(end)
 
 
 # ---- the demonstration's tool
@@ -190,33 +195,33 @@ PUBLISHING = ("decision recorded", "approve returns", "claimed", "posting", "ans
 
 
 def test_the_tool_is_called_after_the_approval_only(
-    forks: ErrandForks, shared_postgres: Store, tmp_path: Path
+    fork_server: ApprovalForkServer, shared_postgres: Store, tmp_path: Path
 ) -> None:
     with LocalSupervisor(tmp_path / "service") as service:
-        errand = publishing(errands(forks, service, shared_postgres, tmp_path)("postgres"))
-        asked = errand.run(errand.again)
+        scenario = publishing(approval_scenarios(fork_server, service, shared_postgres, tmp_path)("postgres"))
+        asked = scenario.run(scenario.again)
         assert [action["name"] for action in asked["asked"][0]["value"]["action_requests"]] == [
             "publish_report"
         ]
         assert published(service) is None
-        refused = errand.run(answer(errand, asked, lambda kind: False))
-        errand.check_story(refused)
+        refused = scenario.run(answer(scenario, asked, lambda kind: False))
+        scenario.check_consistent(refused)
         assert "refused" in refused["messages"][-1]["items"][0]["content"][0]["text"]
         assert published(service) is None
-        errand = publishing(errands(forks, service, shared_postgres, tmp_path)("sqlite"))
-        asked = errand.run(errand.again)
+        scenario = publishing(approval_scenarios(fork_server, service, shared_postgres, tmp_path)("sqlite"))
+        asked = scenario.run(scenario.again)
         assert published(service) is None
-        end = errand.run(answer(errand, asked, lambda kind: True))
-        errand.check_story(end)
+        end = scenario.run(answer(scenario, asked, lambda kind: True))
+        scenario.check_consistent(end)
         assert published(service) == 1
 
 
 def test_what_was_approved_once_is_published_once_although_the_run_is_killed(
-    forks: ErrandForks, shared_postgres: Store, tmp_path: Path
+    fork_server: ApprovalForkServer, shared_postgres: Store, tmp_path: Path
 ) -> None:
     chance = random.Random(f"{SEED} published")
     with LocalSupervisor(tmp_path / "service") as service:
-        make = errands(forks, service, shared_postgres, tmp_path)
+        make = approval_scenarios(fork_server, service, shared_postgres, tmp_path)
         moments = chance.sample(PUBLISHING, 3)
         for number, moment in enumerate(moments, 1):
             publish_and_die(publishing(make(*chance.choice(STORES))), moment)
@@ -227,19 +232,19 @@ def test_what_was_approved_once_is_published_once_although_the_run_is_killed(
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("store", "durability"), STORES)
 def test_what_was_approved_once_is_published_once_wherever_the_run_is_killed(
-    store: str, durability: str, forks: ErrandForks, shared_postgres: Store, tmp_path: Path
+    store: str, durability: str, fork_server: ApprovalForkServer, shared_postgres: Store, tmp_path: Path
 ) -> None:
     with LocalSupervisor(tmp_path / "service") as service:
-        make = errands(forks, service, shared_postgres, tmp_path)
+        make = approval_scenarios(fork_server, service, shared_postgres, tmp_path)
         for number, moment in enumerate(PUBLISHING, 1):
             publish_and_die(publishing(make(store, durability)), moment)
             assert published(service) == number
 
 
-def publishing(errand: Errand) -> Errand:
+def publishing(scenario: ApprovalScenario) -> ApprovalScenario:
     """Let the question be one that ends with a call of the demonstration's tool."""
-    errand.opening = "Publish the sales of last quarter to #sales for"
-    return errand
+    scenario.opening = "Publish the sales of last quarter to #sales for"
+    return scenario
 
 
 def published(service: LocalSupervisor) -> int | None:
@@ -248,18 +253,20 @@ def published(service: LocalSupervisor) -> int | None:
     return file.read_text().count("# Sales by") if file.exists() else None
 
 
-def publish_and_die(errand: Errand, moment: str) -> None:
+def publish_and_die(scenario: ApprovalScenario, moment: str) -> None:
     """Approve, die, and go on until it is published; asked whether to send it again, a person looks first."""
-    before = published(errand.service) or 0
-    given = answer(errand, errand.run(errand.again), lambda kind: True)
-    assert errand.start(given, die_at=[moment, 1]).wait() == -9
-    end = errand.run(None)
+    before = published(scenario.service) or 0
+    given = answer(scenario, scenario.run(scenario.again), lambda kind: True)
+    assert scenario.start(given, die_at=[moment, 1]).wait() == -9
+    end = scenario.run(None)
     while end["status"] == "waits":
-        end = errand.run(answer(errand, end, lambda kind: kind == "mcp_approval" or 1 not in errand.rounds))
-    wait_until(lambda: (published(errand.service) or 0) > before, "a report")
-    assert errand.rounds == [0, 1]
+        end = scenario.run(
+            answer(scenario, end, lambda kind: kind == "mcp_approval" or 1 not in scenario.rounds)
+        )
+    wait_until(lambda: (published(scenario.service) or 0) > before, "a report")
+    assert scenario.rounds == [0, 1]
     if end["status"] == "answered":
-        errand.check_story(end)
+        scenario.check_consistent(end)
     else:
         assert end["error"] == "SubmissionUnknownError"
 
@@ -274,21 +281,21 @@ def sample(chance: random.Random) -> list[tuple[str, str, int]]:
     return list(zip(("sqlite", "postgres"), durabilities, chance.sample(numbers, 2), strict=True))
 
 
-def survive(errand: Errand, name: str, number: int) -> None:
+def survive(scenario: ApprovalScenario, name: str, number: int) -> None:
     """Ask, kill in the phase, resume (and kill again) until the end; check what must hold."""
     phase = PHASES[name]
-    assert errand.store is not None
-    chance = random.Random(f"{SEED} {name} {errand.store.kind} {errand.durability} {number}")
-    texts = make_errand(errand, phase, chance)
-    kill_in(errand, phase, number, chance)
-    end = finish(errand, chance, more_kills=chance.choice((0, 0, 0, 1)))
-    check_once(errand, texts, end)
+    assert scenario.store is not None
+    chance = random.Random(f"{SEED} {name} {scenario.store.kind} {scenario.durability} {number}")
+    texts = begin_scenario(scenario, phase, chance)
+    kill_in(scenario, phase, number, chance)
+    end = finish(scenario, chance, more_kills=chance.choice((0, 0, 0, 1)))
+    check_once(scenario, texts, end)
 
 
-def make_errand(errand: Errand, phase: Phase, chance: random.Random) -> list[str]:
+def begin_scenario(scenario: ApprovalScenario, phase: Phase, chance: random.Random) -> list[str]:
     """Choose what the service asks for; gives what the functions are to write."""
     texts = [f"text{n}" for n in range(chance.choice(phase.calls))]
-    errand.behaviour |= {
+    scenario.behaviour |= {
         "calls": [{"name": chance.choice(FUNCTIONS), "arguments": {"text": text}} for text in texts],
         "approvals": [
             {"name": f"send{n}", "server_label": "mail"} for n in range(chance.choice(phase.approvals))
@@ -298,68 +305,68 @@ def make_errand(errand: Errand, phase: Phase, chance: random.Random) -> list[str
     return texts
 
 
-def kill_in(errand: Errand, phase: Phase, number: int, chance: random.Random) -> None:
+def kill_in(scenario: ApprovalScenario, phase: Phase, number: int, chance: random.Random) -> None:
     """Ask the question, and answer what it asks for, in processes of which one dies in the phase."""
-    given: Any = errand.again
+    given: Any = scenario.again
     if phase.answered:
-        given = answer(errand, errand.run(given), lambda kind: chance.random() < 0.5)
+        given = answer(scenario, scenario.run(given), lambda kind: chance.random() < 0.5)
     if number % 2 == 0:
-        run = errand.start(given, **phase.spec, die_at=phase.moments[number // 2 % len(phase.moments)])
+        run = scenario.start(given, **phase.spec, die_at=phase.moments[number // 2 % len(phase.moments)])
         assert run.wait() == -9, run.events[-3:]
         return
-    run = errand.start(given, **phase.spec)
+    run = scenario.start(given, **phase.spec)
     assert run.wait_for(*phase.gate) is not None
     time.sleep(chance.uniform(0, phase.window_s))
     run.kill()
 
 
-def finish(errand: Errand, chance: random.Random, more_kills: int) -> Event:
+def finish(scenario: ApprovalScenario, chance: random.Random, more_kills: int) -> Event:
     """Resume until there is an answer, or a person gave it up."""
     given: Any = None
     standing: dict[str, bool] = {}
     while True:
-        unknown = {kind: errand.unknown(kind) for kind in ("submit", "tool")}
-        recorded = errand.recorded_decisions
+        unknown = {kind: scenario.unknown(kind) for kind in ("submit", "tool")}
+        recorded = scenario.recorded_decisions
         assert standing.items() <= recorded.items(), "a decision was changed"
         standing = recorded
-        run = errand.start(given)
+        run = scenario.start(given)
         if more_kills:
             more_kills -= 1
-            kill_within(run, chance.uniform(0, 0.8))
+            run.kill_after(chance.uniform(0, 0.8))
             given = None
             continue
         end = run.end()
         if end.get("error") == "NothingToResumeError":
-            given = errand.again
+            given = scenario.again
         elif end["status"] == "waits":
             kind = end["asked"][0]["value"]["kind"]
             # Asked only where nobody knows.
             assert kind != "repeat_submission" or unknown["submit"]
             assert kind != "repeat_call" or unknown["tool"]
-            given = answer(errand, end, lambda _kind: chance.random() < 0.5)
+            given = answer(scenario, end, lambda _kind: chance.random() < 0.5)
         else:
-            assert standing.items() <= errand.recorded_decisions.items(), "a decision was changed"
+            assert standing.items() <= scenario.recorded_decisions.items(), "a decision was changed"
             return end
 
 
-def answer(errand: Errand, end: Event, say: Callable[[str], bool]) -> dict[str, Any]:
+def answer(scenario: ApprovalScenario, end: Event, say: Callable[[str], bool]) -> dict[str, Any]:
     """A person's answer; asked once more, a person may say something else."""
 
     def decide(kind: str, id: str) -> dict[str, Any]:
         yes = say(kind)
-        errand.said.setdefault(kind, []).append((id, yes))
+        scenario.said.setdefault(kind, []).append((id, yes))
         return {"type": "approve"} if yes else {"type": "reject", "message": "not twice"}
 
-    return errand.answer(end, decide)
+    return scenario.answer(end, decide)
 
 
-def check_once(errand: Errand, texts: list[str], end: Event) -> None:
+def check_once(scenario: ApprovalScenario, texts: list[str], end: Event) -> None:
     """Nothing happened more often than a person wanted, and all of it happened."""
-    again = [yes for _, yes in errand.said.get("repeat_submission", [])]
-    called_again = [yes for _, yes in errand.said.get("repeat_call", [])]
-    rounds = Counter(errand.rounds)
-    written = Counter(errand.lines)
-    attempts = {effect.id: effect.attempt for effect in errand.effects if effect.kind == "tool"}
+    again = [yes for _, yes in scenario.said.get("repeat_submission", [])]
+    called_again = [yes for _, yes in scenario.said.get("repeat_call", [])]
+    rounds = Counter(scenario.rounds)
+    written = Counter(scenario.lines)
+    attempts = {effect.id: effect.attempt for effect in scenario.effects if effect.kind == "tool"}
     assert set(written) <= set(texts)
     assert sum(attempts.values()) - len(attempts) <= called_again.count(True)
     assert sum(written.values()) <= sum(attempts.values())
@@ -375,25 +382,25 @@ def check_once(errand: Errand, texts: list[str], end: Event) -> None:
         assert rounds == {0: 1, 1: 1}
     if not called_again:
         assert written == Counter(texts)
-    decided = errand.recorded_decisions
-    assert len(decided) == len(errand.behaviour["approvals"])
-    assert decided.items() <= set(errand.said.get("mcp_approval", []))
-    errand.check_story(end)
+    decided = scenario.recorded_decisions
+    assert len(decided) == len(scenario.behaviour["approvals"])
+    assert decided.items() <= set(scenario.said.get("mcp_approval", []))
+    scenario.check_consistent(end)
 
 
-def repeat_unasked(errand: Errand, number: int) -> None:
+def repeat_unasked(scenario: ApprovalScenario, number: int) -> None:
     """Kill a run while such a function runs, and resume it."""
-    assert errand.store is not None
-    chance = random.Random(f"{SEED} safe {errand.store.kind} {errand.durability} {number}")
-    errand.behaviour |= {"calls": [{"name": "note_again", "arguments": {"text": "a"}}]}
-    kill_in(errand, RUNNING, number, chance)
-    before = errand.lines
-    cut_off, sent = bool(errand.unknown("tool")), bool(errand.unknown("submit"))
-    end = errand.run(None)
+    assert scenario.store is not None
+    chance = random.Random(f"{SEED} safe {scenario.store.kind} {scenario.durability} {number}")
+    scenario.behaviour |= {"calls": [{"name": "note_again", "arguments": {"text": "a"}}]}
+    kill_in(scenario, RUNNING, number, chance)
+    before = scenario.lines
+    cut_off, sent = bool(scenario.unknown("tool")), bool(scenario.unknown("submit"))
+    end = scenario.run(None)
     if end.get("error") == "NothingToResumeError":
-        end = errand.run(errand.again)
+        end = scenario.run(scenario.again)
     if sent:  # The kill came late, when the follow-up was on its way: that is asked about.
-        end = errand.run(answer(errand, end, lambda kind: kind == "repeat_submission"))
-    assert errand.lines == ([*before, "a"] if cut_off else ["a"])
-    assert errand.rounds in ([0, 1], [0, 1, 1] if sent else [0, 1])
-    errand.check_story(end)
+        end = scenario.run(answer(scenario, end, lambda kind: kind == "repeat_submission"))
+    assert scenario.lines == ([*before, "a"] if cut_off else ["a"])
+    assert scenario.rounds in ([0, 1], [0, 1, 1] if sent else [0, 1])
+    scenario.check_consistent(end)

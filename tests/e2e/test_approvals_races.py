@@ -8,10 +8,16 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.approvals import Errand, ErrandForks, NewErrand, errand_forks, errands
+from tests.e2e.approval_scenario import (
+    ApprovalForkServer,
+    ApprovalScenario,
+    NewApprovalScenario,
+    approval_fork_server,
+    approval_scenarios,
+)
 from tests.e2e.conftest import SEED
-from tests.e2e.forks import Event, Process
-from tests.e2e.stories import Store, in_parallel
+from tests.e2e.forked_processes import Event, Process
+from tests.e2e.scenario import Store, in_parallel
 from tests.support.local_supervisor_process import LocalSupervisor
 
 RACES = 20
@@ -23,17 +29,17 @@ THREE = [{"name": f"send{n}", "server_label": "mail", "arguments": {"n": n}} for
 
 
 @pytest.fixture(scope="module")
-def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ErrandForks]:
+def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApprovalForkServer]:
     """Starts processes whose agents have functions."""
-    yield from errand_forks(tmp_path_factory.mktemp("errand-forks"))
+    yield from approval_fork_server(tmp_path_factory.mktemp("approval-fork-server"))
 
 
 @pytest.fixture
-def new_errand(
-    forks: ErrandForks, service: LocalSupervisor, shared_postgres: Store, tmp_path: Any
-) -> NewErrand:
-    """Makes errands."""
-    return errands(forks, service, shared_postgres, tmp_path)
+def new_scenario(
+    fork_server: ApprovalForkServer, service: LocalSupervisor, shared_postgres: Store, tmp_path: Any
+) -> NewApprovalScenario:
+    """Makes scenarios with approvals."""
+    return approval_scenarios(fork_server, service, shared_postgres, tmp_path)
 
 
 # ---- a week later
@@ -41,47 +47,47 @@ def new_errand(
 
 @pytest.mark.parametrize("approve", [True, pytest.param(False, marks=pytest.mark.full)])
 def test_an_approval_is_answered_a_week_later_by_another_process(
-    approve: bool, new_errand: NewErrand
+    approve: bool, new_scenario: NewApprovalScenario
 ) -> None:
-    errand = new_errand("postgres", approvals=[SEND])
-    asked = errand.run(errand.again)
-    polls = errand.polls
-    again = errand.run(None, later_s=WEEK_S)
+    scenario = new_scenario("postgres", approvals=[SEND])
+    asked = scenario.run(scenario.again)
+    polls = scenario.polls
+    again = scenario.run(None, later_s=WEEK_S)
     assert again["asked"] == asked["asked"]
-    end = errand.run(everything(asked, approve), later_s=WEEK_S + 60)
-    assert errand.rounds == [0, 1]
-    assert sum(job["polls"] for job in errand.jobs if job["round"] == 0) == polls
-    assert list(errand.recorded_decisions.values()) == [approve]
+    end = scenario.run(everything(asked, approve), later_s=WEEK_S + 60)
+    assert scenario.rounds == [0, 1]
+    assert sum(job["polls"] for job in scenario.jobs if job["round"] == 0) == polls
+    assert list(scenario.recorded_decisions.values()) == [approve]
     assert end["job"]["submitted_at"] - asked["job"]["submitted_at"] > WEEK_S
-    errand.check_story(end)
+    scenario.check_consistent(end)
 
 
 def test_a_function_that_was_cut_off_a_week_ago_is_asked_about_before_it_runs_again(
-    new_errand: NewErrand,
+    new_scenario: NewApprovalScenario,
 ) -> None:
-    errand = new_errand("postgres", calls=[{"name": "note", "arguments": {"text": "a"}}])
-    assert errand.start(errand.again, die_at=["function wrote", 1]).wait() == -9
-    asked = errand.run(None, later_s=WEEK_S)
+    scenario = new_scenario("postgres", calls=[{"name": "note", "arguments": {"text": "a"}}])
+    assert scenario.start(scenario.again, die_at=["function wrote", 1]).wait() == -9
+    asked = scenario.run(None, later_s=WEEK_S)
     assert asked["asked"][0]["value"]["kind"] == "repeat_call"
-    assert errand.lines == ["a"]
-    end = errand.run(everything(asked, True), later_s=2 * WEEK_S)
-    assert errand.lines == ["a", "a"]
-    errand.check_story(end)
+    assert scenario.lines == ["a"]
+    end = scenario.run(everything(asked, True), later_s=2 * WEEK_S)
+    assert scenario.lines == ["a", "a"]
+    scenario.check_consistent(end)
 
 
 # ---- at the same moment
 
 
-def test_two_approvals_at_the_same_moment_are_one_follow_up(new_errand: NewErrand) -> None:
+def test_two_approvals_at_the_same_moment_are_one_follow_up(new_scenario: NewApprovalScenario) -> None:
     in_parallel(
-        lambda *case: decide_at_once(new_errand(*case[:2]), (True, True), case[2]),
+        lambda *case: decide_at_once(new_scenario(*case[:2]), (True, True), case[2]),
         [(store, durability, 0) for store in STORES for durability in ("sync", "inherit")],
     )
 
 
-def test_of_an_approval_and_a_denial_at_the_same_moment_one_stands(new_errand: NewErrand) -> None:
+def test_of_an_approval_and_a_denial_at_the_same_moment_one_stands(new_scenario: NewApprovalScenario) -> None:
     in_parallel(
-        lambda *case: decide_at_once(new_errand(*case[:2]), (True, False), case[2]),
+        lambda *case: decide_at_once(new_scenario(*case[:2]), (True, False), case[2]),
         [(store, durability, 0) for store in STORES for durability in ("sync", "inherit")],
     )
 
@@ -91,25 +97,25 @@ def test_of_an_approval_and_a_denial_at_the_same_moment_one_stands(new_errand: N
 @pytest.mark.parametrize("answers", [(True, True), (True, False)])
 @pytest.mark.parametrize("store", STORES)
 def test_answers_at_the_same_moment_are_one_decision_and_one_follow_up_twenty_times(
-    store: str, answers: tuple[bool, bool], new_errand: NewErrand
+    store: str, answers: tuple[bool, bool], new_scenario: NewApprovalScenario
 ) -> None:
     in_parallel(
-        lambda number: decide_at_once(new_errand(store, ("sync", "inherit")[number % 2]), answers, number),
+        lambda number: decide_at_once(new_scenario(store, ("sync", "inherit")[number % 2]), answers, number),
         [(number,) for number in range(RACES)],
     )
 
 
-def decide_at_once(errand: Errand, answers: tuple[bool, bool], number: int) -> None:
+def decide_at_once(scenario: ApprovalScenario, answers: tuple[bool, bool], number: int) -> None:
     """Two processes answer at the same moment; what stands is what everybody is told."""
-    chance = random.Random(f"{SEED} {errand.durability} {answers} {number}")
-    errand.behaviour |= {"approvals": [SEND], "rounds": [{"answer_delay_s": chance.choice((0.0, 0.2))}]}
-    asked = errand.run(errand.again)
-    runs = [errand.start(everything(asked, approve), held=True) for approve in answers]
+    chance = random.Random(f"{SEED} {scenario.durability} {answers} {number}")
+    scenario.behaviour |= {"approvals": [SEND], "rounds": [{"answer_delay_s": chance.choice((0.0, 0.2))}]}
+    asked = scenario.run(scenario.again)
+    runs = [scenario.start(everything(asked, approve), held=True) for approve in answers]
     for run in chance.sample(runs, 2):
         run.go()
     ends = [run.end() for run in runs]
-    assert errand.rounds == [0, 1]
-    ((_, stands),) = errand.recorded_decisions.items()
+    assert scenario.rounds == [0, 1]
+    ((_, stands),) = scenario.recorded_decisions.items()
     assert stands in answers
     # The thread's state may be that of the other one, which is still under way.
     assert {end["status"] for end in ends} <= {"answered", "unfinished"}, ends
@@ -119,16 +125,16 @@ def decide_at_once(errand: Errand, answers: tuple[bool, bool], number: int) -> N
         else:
             assert gave != stands or answers[0] == answers[1]
     assert any(decided(run) for run in runs)
-    end = errand.run(None)
-    errand.check_story(end)
-    assert errand.rounds == [0, 1]
+    end = scenario.run(None)
+    scenario.check_consistent(end)
+    assert scenario.rounds == [0, 1]
 
 
 def test_a_bare_yes_that_two_processes_give_at_once_does_not_answer_what_comes_next(
-    new_errand: NewErrand,
+    new_scenario: NewApprovalScenario,
 ) -> None:
     in_parallel(
-        lambda *case: say_yes_at_once(new_errand(*case)),
+        lambda *case: say_yes_at_once(new_scenario(*case)),
         [(store, durability) for store in STORES for durability in ("sync", "inherit")],
     )
 
@@ -137,76 +143,80 @@ def test_a_bare_yes_that_two_processes_give_at_once_does_not_answer_what_comes_n
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("store", STORES)
 def test_a_bare_yes_that_two_processes_give_at_once_does_not_answer_what_comes_next_twenty_times(
-    store: str, new_errand: NewErrand
+    store: str, new_scenario: NewApprovalScenario
 ) -> None:
     in_parallel(
-        lambda number: say_yes_at_once(new_errand(store, ("sync", "inherit")[number % 2])),
+        lambda number: say_yes_at_once(new_scenario(store, ("sync", "inherit")[number % 2])),
         [(number,) for number in range(RACES)],
     )
 
 
-def say_yes_at_once(errand: Errand) -> None:
-    errand.behaviour |= {"approvals": [SEND], "rounds": [{"approvals": [{**SEND, "name": "delete"}]}]}
-    asked = errand.run(errand.again)
-    runs = [errand.start({"answer": True}, held=True) for _ in range(2)]
+def say_yes_at_once(scenario: ApprovalScenario) -> None:
+    scenario.behaviour |= {"approvals": [SEND], "rounds": [{"approvals": [{**SEND, "name": "delete"}]}]}
+    asked = scenario.run(scenario.again)
+    runs = [scenario.start({"answer": True}, held=True) for _ in range(2)]
     for run in runs:
         run.go()
     ends = [run.end() for run in runs]
     assert {end["status"] for end in ends} <= {"waits", "unfinished"}, ends
-    assert errand.recorded_decisions == {asked["asked"][0]["value"]["ids"][0]: True}
-    assert errand.rounds == [0, 1]
-    end = errand.run(None)
+    assert scenario.recorded_decisions == {asked["asked"][0]["value"]["ids"][0]: True}
+    assert scenario.rounds == [0, 1]
+    end = scenario.run(None)
     assert [action["name"] for action in end["asked"][0]["value"]["action_requests"]] == ["delete"]
-    end = errand.run(everything(end, False))
-    assert errand.rounds == [0, 1, 2]
-    errand.check_story(end)
+    end = scenario.run(everything(end, False))
+    assert scenario.rounds == [0, 1, 2]
+    scenario.check_consistent(end)
 
 
 @pytest.mark.parametrize("store", SAMPLED_STORES)
 def test_an_answer_that_comes_while_nothing_is_asked_is_no_answer_to_what_is_asked_later(
-    store: str, new_errand: NewErrand
+    store: str, new_scenario: NewApprovalScenario
 ) -> None:
-    errand = new_errand(store, approvals=[SEND], duration_s=1.0)
-    assert errand.start(errand.again, die_at=["polled", 1]).wait() == -9
-    end = errand.run({"answer": {"decisions": [{"type": "approve"}]}})
+    scenario = new_scenario(store, approvals=[SEND], duration_s=1.0)
+    assert scenario.start(scenario.again, die_at=["polled", 1]).wait() == -9
+    end = scenario.run({"answer": {"decisions": [{"type": "approve"}]}})
     assert end["status"] == "waits"
-    assert errand.recorded_decisions == {}
-    assert errand.rounds == [0]
+    assert scenario.recorded_decisions == {}
+    assert scenario.rounds == [0]
 
 
 # ---- in part
 
 
-def test_three_approvals_answered_by_two_processes_are_one_follow_up(new_errand: NewErrand) -> None:
+def test_three_approvals_answered_by_two_processes_are_one_follow_up(
+    new_scenario: NewApprovalScenario,
+) -> None:
     in_parallel(
-        lambda *case: answer_in_part(new_errand(*case)),
+        lambda *case: answer_in_part(new_scenario(*case)),
         [(store, durability) for store in STORES for durability in ("sync", "inherit")],
     )
 
 
-def answer_in_part(errand: Errand) -> None:
+def answer_in_part(scenario: ApprovalScenario) -> None:
     """One answer today, two by somebody else, two more wrong ones in between."""
-    errand.behaviour |= {"approvals": THREE}
-    asked = errand.run(errand.again)
+    scenario.behaviour |= {"approvals": THREE}
+    asked = scenario.run(scenario.again)
     first, second, third = asked["asked"][0]["value"]["ids"]
-    rest = errand.run(resume(asked, {second: False}))
+    rest = scenario.run(resume(asked, {second: False}))
     assert rest["asked"][0]["value"]["ids"] == [first, third]
-    assert errand.rounds == [0]
-    assert errand.recorded_decisions == {second: False}
-    stale = errand.run(resume(rest, {first: True, second: True}))
+    assert scenario.rounds == [0]
+    assert scenario.recorded_decisions == {second: False}
+    stale = scenario.run(resume(rest, {first: True, second: True}))
     assert "Not pending" in stale["asked"][0]["value"]["error"]
     assert stale["asked"][0]["value"]["ids"] == [first, third]
-    assert errand.recorded_decisions == {second: False}
-    assert errand.rounds == [0]
-    end = errand.run(resume(stale, {first: True, third: {"type": "reject", "message": "no"}}))
-    assert errand.rounds == [0, 1]
-    assert errand.recorded_decisions == {first: True, second: False, third: False}
-    errand.check_story(end)
+    assert scenario.recorded_decisions == {second: False}
+    assert scenario.rounds == [0]
+    end = scenario.run(resume(stale, {first: True, third: {"type": "reject", "message": "no"}}))
+    assert scenario.rounds == [0, 1]
+    assert scenario.recorded_decisions == {first: True, second: False, third: False}
+    scenario.check_consistent(end)
 
 
-def test_parts_that_two_processes_answer_at_the_same_moment_are_one_follow_up(new_errand: NewErrand) -> None:
+def test_parts_that_two_processes_answer_at_the_same_moment_are_one_follow_up(
+    new_scenario: NewApprovalScenario,
+) -> None:
     in_parallel(
-        lambda *case: answer_parts_at_once(new_errand(*case)),
+        lambda *case: answer_parts_at_once(new_scenario(*case)),
         [(store, durability) for store in STORES for durability in ("sync", "inherit")],
     )
 
@@ -215,39 +225,39 @@ def test_parts_that_two_processes_answer_at_the_same_moment_are_one_follow_up(ne
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("store", STORES)
 def test_parts_that_two_processes_answer_at_the_same_moment_are_one_follow_up_twenty_times(
-    store: str, new_errand: NewErrand
+    store: str, new_scenario: NewApprovalScenario
 ) -> None:
     in_parallel(
-        lambda number: answer_parts_at_once(new_errand(store, ("sync", "inherit")[number % 2])),
+        lambda number: answer_parts_at_once(new_scenario(store, ("sync", "inherit")[number % 2])),
         [(number,) for number in range(RACES)],
     )
 
 
-def answer_parts_at_once(errand: Errand) -> None:
+def answer_parts_at_once(scenario: ApprovalScenario) -> None:
     """Nobody is asked again about what somebody has decided.
 
     Whoever comes a little later answers an interrupt that is not there any more: that decides nothing.
     """
-    errand.behaviour |= {"approvals": THREE}
-    asked = errand.run(errand.again)
+    scenario.behaviour |= {"approvals": THREE}
+    asked = scenario.run(scenario.again)
     first, second, third = asked["asked"][0]["value"]["ids"]
     parts = ({first: True}, {second: False, third: True})
-    runs = [errand.start(resume(asked, part), held=True) for part in parts]
+    runs = [scenario.start(resume(asked, part), held=True) for part in parts]
     for run in runs:
         run.go()
     for run in runs:
         run.end()
-    recorded = errand.recorded_decisions
+    recorded = scenario.recorded_decisions
     assert recorded in (parts[0], parts[1], parts[0] | parts[1])
-    end = errand.run(None)
+    end = scenario.run(None)
     if end["status"] == "waits":
         rest = end["asked"][0]["value"]["ids"]
         assert {first, second, third} - recorded.keys() == set(rest)
-        assert errand.rounds == [0]
-        end = errand.run(everything(end, True))
-    assert errand.rounds == [0, 1]
-    assert errand.recorded_decisions.items() >= recorded.items()
-    errand.check_story(end)
+        assert scenario.rounds == [0]
+        end = scenario.run(everything(end, True))
+    assert scenario.rounds == [0, 1]
+    assert scenario.recorded_decisions.items() >= recorded.items()
+    scenario.check_consistent(end)
 
 
 WRONG: dict[str, Any] = {
@@ -267,52 +277,56 @@ WRONG: dict[str, Any] = {
 }
 
 
-def test_an_answer_that_is_not_understood_approves_nothing_and_says_why(new_errand: NewErrand) -> None:
+def test_an_answer_that_is_not_understood_approves_nothing_and_says_why(
+    new_scenario: NewApprovalScenario,
+) -> None:
     names = random.Random(f"{SEED} wrong").sample(sorted(WRONG), 4)
     in_parallel(
-        lambda store, name: answer_wrongly(new_errand(store), name),
+        lambda store, name: answer_wrongly(new_scenario(store), name),
         [(STORES[number % 2], name) for number, name in enumerate(names)],
     )
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("store", STORES)
-def test_no_answer_that_is_not_understood_approves_anything(store: str, new_errand: NewErrand) -> None:
-    in_parallel(lambda name: answer_wrongly(new_errand(store), name), [(name,) for name in WRONG])
+def test_no_answer_that_is_not_understood_approves_anything(
+    store: str, new_scenario: NewApprovalScenario
+) -> None:
+    in_parallel(lambda name: answer_wrongly(new_scenario(store), name), [(name,) for name in WRONG])
 
 
-def answer_wrongly(errand: Errand, name: str) -> None:
-    errand.behaviour |= {"approvals": THREE}
-    asked = errand.run(errand.again)
+def answer_wrongly(scenario: ApprovalScenario, name: str) -> None:
+    scenario.behaviour |= {"approvals": THREE}
+    asked = scenario.run(scenario.again)
     ids = asked["asked"][0]["value"]["ids"]
     wrong = WRONG[name]
     if isinstance(wrong, dict):
         wrong = {ids[0] if key == "FIRST" else key: value for key, value in wrong.items()}
-    refused = errand.run(resume(asked, wrong))
+    refused = scenario.run(resume(asked, wrong))
     assert refused["status"] == "waits"
     assert refused["asked"][0]["value"]["ids"] == ids
     assert "Nothing was approved" in refused["asked"][0]["value"]["error"]
-    assert errand.recorded_decisions == {}
-    assert errand.rounds == [0]
-    end = errand.run(everything(refused, True))
-    assert errand.rounds == [0, 1]
-    errand.check_story(end)
+    assert scenario.recorded_decisions == {}
+    assert scenario.rounds == [0]
+    end = scenario.run(everything(refused, True))
+    assert scenario.rounds == [0, 1]
+    scenario.check_consistent(end)
 
 
 @pytest.mark.parametrize("store", SAMPLED_STORES)
 def test_an_answer_that_comes_again_after_the_turn_went_on_approves_nothing_else(
-    store: str, new_errand: NewErrand
+    store: str, new_scenario: NewApprovalScenario
 ) -> None:
-    errand = new_errand(store, approvals=[SEND], rounds=[{"approvals": [{**SEND, "name": "delete"}]}])
-    asked = errand.run(errand.again)
+    scenario = new_scenario(store, approvals=[SEND], rounds=[{"approvals": [{**SEND, "name": "delete"}]}])
+    asked = scenario.run(scenario.again)
     (first,) = asked["asked"][0]["value"]["ids"]
-    second = errand.run(resume(asked, {first: True}))
-    again = errand.run(resume(asked, {first: True}))
-    by_id = errand.run(resume(second, {first: True}))
+    second = scenario.run(resume(asked, {first: True}))
+    again = scenario.run(resume(asked, {first: True}))
+    by_id = scenario.run(resume(second, {first: True}))
     assert second["asked"] == again["asked"]
     assert "Not pending" in by_id["asked"][0]["value"]["error"]
-    assert errand.recorded_decisions == {first: True}
-    assert errand.rounds == [0, 1]
+    assert scenario.recorded_decisions == {first: True}
+    assert scenario.rounds == [0, 1]
 
 
 # ---- by policy
@@ -320,18 +334,18 @@ def test_an_answer_that_comes_again_after_the_turn_went_on_approves_nothing_else
 
 @pytest.mark.parametrize("store", SAMPLED_STORES)
 def test_what_the_policy_allows_is_decided_without_asking_and_recorded_as_such(
-    store: str, new_errand: NewErrand
+    store: str, new_scenario: NewApprovalScenario
 ) -> None:
-    errand = new_errand(store, approvals=[{**SEND, "name": "search"}, {**SEND, "name": "look"}])
-    errand.spec["options"] = {"require_approval": {"never": {"tool_names": ["search", "look"]}}}
-    run = errand.start(errand.again)
+    scenario = new_scenario(store, approvals=[{**SEND, "name": "search"}, {**SEND, "name": "look"}])
+    scenario.spec["options"] = {"require_approval": {"never": {"tool_names": ["search", "look"]}}}
+    run = scenario.start(scenario.again)
     end = run.end()
-    assert errand.rounds == [0, 1]
+    assert scenario.rounds == [0, 1]
     assert set(deciders(run).values()) == {"policy"}
-    assert [outcome(effect) for effect in errand.effects if effect.kind == "decision"] == [
+    assert [outcome(effect) for effect in scenario.effects if effect.kind == "decision"] == [
         {"approve": True, "by": "policy"}
     ] * 2
-    errand.check_story(end)
+    scenario.check_consistent(end)
 
 
 @pytest.mark.parametrize(
@@ -342,20 +356,20 @@ def test_what_the_policy_allows_is_decided_without_asking_and_recorded_as_such(
     ],
 )
 def test_only_what_the_policy_does_not_allow_is_asked_also_after_a_kill(
-    killed_at: str, new_errand: NewErrand
+    killed_at: str, new_scenario: NewApprovalScenario
 ) -> None:
-    errand = new_errand("sqlite", approvals=[{**SEND, "name": "search"}, SEND])
-    errand.spec["options"] = {"require_approval": {"mail": {"never": {"tool_names": ["search"]}}}}
-    assert errand.start(errand.again, die_at=[killed_at, 1]).wait() == -9
-    asked = errand.run(None)
+    scenario = new_scenario("sqlite", approvals=[{**SEND, "name": "search"}, SEND])
+    scenario.spec["options"] = {"require_approval": {"mail": {"never": {"tool_names": ["search"]}}}}
+    assert scenario.start(scenario.again, die_at=[killed_at, 1]).wait() == -9
+    asked = scenario.run(None)
     assert [action["name"] for action in asked["asked"][0]["value"]["action_requests"]] == ["send"]
-    assert errand.rounds == [0]
-    run = errand.start(everything(asked, False))
+    assert scenario.rounds == [0]
+    run = scenario.start(everything(asked, False))
     end = run.end()
     assert sorted(deciders(run).values()) == ["person", "policy"]
-    assert sorted(outcome(e)["by"] for e in errand.effects if e.kind == "decision") == ["person", "policy"]
-    assert errand.rounds == [0, 1]
-    errand.check_story(end)
+    assert sorted(outcome(e)["by"] for e in scenario.effects if e.kind == "decision") == ["person", "policy"]
+    assert scenario.rounds == [0, 1]
+    scenario.check_consistent(end)
 
 
 # ---- helpers

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import SEED
-from tests.e2e.forks import Event, Process
-from tests.e2e.stories import PACE, Story, in_parallel
+from tests.e2e.forked_processes import Event
+from tests.e2e.scenario import PACE, Scenario, in_parallel
 
-NewStory = Callable[..., Story]
+NewScenario = Callable[..., Scenario]
 
 KILLS = 20
 """Kills in each phase, store and durability."""
@@ -43,7 +43,7 @@ class Phase:
 
 PHASES = {
     "before the POST": Phase(
-        ("entry", "turn opened", "submit begins", "client built"), "started", 0.3, spec={"login_s": 0.25}
+        ("run begins", "turn opened", "submit begins", "client built"), "started", 0.3, spec={"login_s": 0.25}
     ),
     "during the POST": Phase(
         ("claimed", "posting", "answered"),
@@ -59,10 +59,10 @@ STORES = [(store, durability) for store in ("sqlite", "postgres") for durability
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_a_killed_run_submits_once_and_answers_in_full(phase: str, new_story: NewStory) -> None:
+def test_a_killed_run_submits_once_and_answers_in_full(phase: str, new_scenario: NewScenario) -> None:
     chance = random.Random(f"{SEED} {phase}")
     in_parallel(
-        lambda *case: survive(new_story(*case[:2]), phase, case[2]),
+        lambda *case: survive(new_scenario(*case[:2]), phase, case[2]),
         [(*store, chance.randrange(KILLS)) for store in STORES],
     )
 
@@ -72,83 +72,78 @@ def test_a_killed_run_submits_once_and_answers_in_full(phase: str, new_story: Ne
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize(("store", "durability"), STORES)
 def test_a_run_killed_at_twenty_moments_submits_once_and_answers_in_full(
-    phase: str, store: str, durability: str, new_story: NewStory
+    phase: str, store: str, durability: str, new_scenario: NewScenario
 ) -> None:
     in_parallel(
-        lambda number: survive(new_story(store, durability), phase, number),
+        lambda number: survive(new_scenario(store, durability), phase, number),
         [(number,) for number in range(KILLS)],
     )
 
 
-def survive(story: Story, name: str, number: int) -> None:
+def survive(scenario: Scenario, name: str, number: int) -> None:
     """Ask, kill, resume (and kill again) until the end; check what must hold."""
     phase = PHASES[name]
-    assert story.store is not None
-    chance = random.Random(f"{SEED} {name} {story.store.kind} {story.durability} {number}")
-    story.behaviour = {**PACE, **chance.choice(phase.behaviours)}
-    kill_in(story, phase, number, chance)
-    assert story.submissions <= 1
+    assert scenario.store is not None
+    chance = random.Random(f"{SEED} {name} {scenario.store.kind} {scenario.durability} {number}")
+    scenario.behaviour = {**PACE, **chance.choice(phase.behaviours)}
+    kill_in(scenario, phase, number, chance)
+    assert scenario.submissions <= 1
     if name in ("after the POST", "between polls", "after the last item"):
-        assert story.ledger() not in ("nothing", "claimed")
-    end = finish(story, chance, more_kills=chance.choice((0, 0, 1, 2)))
+        assert scenario.ledger() not in ("nothing", "claimed")
+    end = finish(scenario, chance, more_kills=chance.choice((0, 0, 1, 2)))
     if end["status"] == "error":
         assert end["error"] == "SubmissionUnknownError"
-        assert story.submissions <= 1
+        assert scenario.submissions <= 1
         return
-    story.check_answered(end)
-    if story.approvals:
+    scenario.check_answered(end)
+    if scenario.approvals:
         assert name in ("before the POST", "during the POST")
-        assert 1 <= story.submissions <= 1 + story.approvals
+        assert 1 <= scenario.submissions <= 1 + scenario.approvals
     else:
-        assert story.submissions == 1
+        assert scenario.submissions == 1
 
 
-def kill_in(story: Story, phase: Phase, number: int, chance: random.Random) -> None:
+def kill_in(scenario: Scenario, phase: Phase, number: int, chance: random.Random) -> None:
     """Ask the question in a process that dies in the phase."""
     nth = chance.randint(1, phase.latest)
     if number % 2 == 0:
         moment = phase.moments[number // 2 % len(phase.moments)]
-        run = story.start(story.again, **phase.spec, die_at=[moment, 1 if moment == "poll returns" else nth])
+        run = scenario.start(
+            scenario.again, **phase.spec, die_at=[moment, 1 if moment == "poll returns" else nth]
+        )
         assert run.wait() == -9, run.events[-3:]
         return
-    run = story.start(story.again, **phase.spec)
+    run = scenario.start(scenario.again, **phase.spec)
     assert run.wait_for(phase.gate, nth) is not None
     time.sleep(chance.uniform(0, phase.window_s))
     run.kill()
 
 
-def finish(story: Story, chance: random.Random, more_kills: int) -> Event:
+def finish(scenario: Scenario, chance: random.Random, more_kills: int) -> Event:
     """Resume until there is an answer, or a person gave it up."""
     given: Any = None
     asked = False
     while True:
-        before = story.ledger()
-        run = story.start(given)
+        before = scenario.ledger()
+        run = scenario.start(given)
         if more_kills:
             more_kills -= 1
-            kill_within(run, chance.uniform(0, 0.9))
+            run.kill_after(chance.uniform(0, 0.9))
             given = None
             continue
         end = run.end()
         if end.get("error") == "NothingToResumeError":
-            given = story.again
+            given = scenario.again
         elif end["status"] == "waits":
             # Asked only where nobody knows, and always there.
-            assert given is None or given == story.again
+            assert given is None or given == scenario.again
             assert before == "claimed"
             approve = chance.random() < 0.5
             given, asked = {"answer": answer_of(end, approve=approve)}, True
-            story.approvals += approve
+            scenario.approvals += approve
         else:
             assert asked or before != "claimed", "it went on although nobody knows"
             return end
-
-
-def kill_within(run: Process, seconds: float) -> None:
-    """Let it run for a while."""
-    run.wait_for("started")
-    time.sleep(seconds)
-    run.kill()
 
 
 def answer_of(end: Event, *, approve: bool) -> dict[str, Any]:

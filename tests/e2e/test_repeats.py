@@ -4,63 +4,66 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.e2e.stories import PACE, Story, in_parallel
+from tests.e2e.scenario import PACE, Scenario, in_parallel
 
 STORES = [(store, durability) for store in ("sqlite", "postgres") for durability in ("sync", "inherit")]
 
-NewStory = Callable[..., Story]
+NewScenario = Callable[..., Scenario]
 
 
-def killed_at_0_ms(story: Story) -> None:
-    run = story.start(story.again, die_at=["poll begins", 1])
+def killed_at_0_ms(scenario: Scenario) -> None:
+    run = scenario.start(scenario.again, die_at=["poll begins", 1])
     assert run.wait() == -9
-    assert story.submissions == 1
+    assert scenario.submissions == 1
 
 
-def test_killed_at_0_ms_and_resumed_it_polls_the_same_job(new_story: NewStory) -> None:
+def test_killed_at_0_ms_and_resumed_it_polls_the_same_job(new_scenario: NewScenario) -> None:
     def check(store: str, durability: str) -> None:
-        story = new_story(store, durability)
-        killed_at_0_ms(story)
-        end = story.run(None)
+        scenario = new_scenario(store, durability)
+        killed_at_0_ms(scenario)
+        end = scenario.run(None)
         if durability == "inherit" and end["status"] == "error":
             assert end["error"] == "NothingToResumeError"
             assert "Ask the question again" in end["text"]
-            end = story.run(story.again)
-        story.check_answered(end)
-        assert story.submissions == 1
+            end = scenario.run(scenario.again)
+        scenario.check_answered(end)
+        assert scenario.submissions == 1
 
     in_parallel(check, STORES)
 
 
-def test_killed_at_0_ms_and_asked_again_it_polls_the_same_job(new_story: NewStory) -> None:
+def test_killed_at_0_ms_and_asked_again_it_polls_the_same_job(new_scenario: NewScenario) -> None:
     def check(store: str, durability: str) -> None:
-        story = new_story(store, durability)
-        killed_at_0_ms(story)
-        story.check_answered(story.run(story.again))
-        assert story.submissions == 1
+        scenario = new_scenario(store, durability)
+        killed_at_0_ms(scenario)
+        scenario.check_answered(scenario.run(scenario.again))
+        assert scenario.submissions == 1
 
     in_parallel(check, STORES)
 
 
-def test_asked_again_while_it_runs_it_polls_the_same_job(new_story: NewStory) -> None:
+def test_asked_again_while_it_runs_it_polls_the_same_job(new_scenario: NewScenario) -> None:
     def check(store: str, durability: str) -> None:
-        story = new_story(store, durability)
-        story.behaviour = {**PACE, "duration_s": 3.0}  # The second one begins while it runs, however slowly.
-        first = story.start(story.again)
+        scenario = new_scenario(store, durability)
+        scenario.behaviour = {
+            **PACE,
+            "duration_s": 3.0,
+        }  # The second one begins while it runs, however slowly.
+        first = scenario.start(scenario.again)
         assert first.wait_for("polled")
-        second = story.run(story.again)
+        second = scenario.run(scenario.again)
         assert first.end()["status"] == second["status"] == "answered"
-        story.check_answered(story.run(None))
-        assert story.submissions == 1
+        scenario.check_answered(scenario.run(None))
+        assert scenario.submissions == 1
 
     in_parallel(check, STORES)
 
 
-def test_asked_again_after_the_answer_it_is_a_new_question(new_story: NewStory) -> None:
+def test_asked_again_after_the_answer_it_is_a_new_question(new_scenario: NewScenario) -> None:
     def check(store: str, durability: str) -> None:
-        story = new_story(store, durability)
-        story.check_answered(story.run(story.again))
-        story.check_answered(story.run(story.again), turns=2)
-        assert story.submissions == 2
+        scenario = new_scenario(store, durability)
+        scenario.check_answered(scenario.run(scenario.again))
+        scenario.check_answered(scenario.run(scenario.again), turns=2)
+        assert scenario.submissions == 2
 
     in_parallel(check, STORES)

@@ -13,8 +13,8 @@ import pytest
 from langgraph.checkpoint.postgres import PostgresSaver
 from psycopg import sql
 
-from tests.e2e.forks import ForkServer
-from tests.e2e.stories import PACE, Store, Story
+from tests.e2e.forked_processes import ForkServer
+from tests.e2e.scenario import PACE, Scenario, Store
 from tests.support.local_supervisor_process import LocalSupervisor
 
 TOKEN = f"canary{uuid.uuid4().hex}"
@@ -64,16 +64,18 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
         yield Store("postgres", url)
 
 
-def test_no_credential_is_stored_logged_or_shown(store: Store, forks: ForkServer, tmp_path: Path) -> None:
+def test_no_credential_is_stored_logged_or_shown(
+    store: Store, fork_server: ForkServer, tmp_path: Path
+) -> None:
     (tmp_path / "store").mkdir()
     log, heard = tmp_path / "log.txt", []
     with LocalSupervisor(tmp_path / "service", token=TOKEN) as service:
         for name, behaviour in FAULTS.items():
             service.clear_behaviour()
             service.set_behaviour(**behaviour)
-            story = Story(forks, service, store, behaviour={**PACE, "duration_s": 0.2}, log=log)
-            story.spec = {"token": TOKEN, "debug": True}
-            run = story.start(story.again)
+            scenario = Scenario(fork_server, service, store, behaviour={**PACE, "duration_s": 0.2}, log=log)
+            scenario.spec = {"token": TOKEN, "debug": True}
+            run = scenario.start(scenario.again)
             end = run.end()
             assert end.get("error") == ENDS[name], (name, end)
             heard.append(json.dumps(run.events))

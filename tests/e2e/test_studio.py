@@ -15,9 +15,9 @@ import pytest
 from langgraph_sdk.client import SyncLangGraphClient
 from langgraph_sdk.errors import ConflictError
 
-from tests.e2e.studio_process import GRAPH, Studio, Values, environment, wait_for
 from tests.support.local_supervisor_process import LocalSupervisor
 from tests.support.processes import no_local_supervisor_left
+from tests.support.studio_process import GRAPH, Studio, Values, environment, wait_for
 
 TOKEN = "recognisable-7c41f0-token"
 BLOCKING = re.compile(r"BlockingError|Blocking call to")
@@ -146,7 +146,7 @@ def test_a_stream_has_progress_each_message_once_in_order_and_the_answer_in_chun
         chunks.setdefault(message["id"], []).append(message["content"])
     assert ["".join(said) for said in chunks.values()] == ["First.", "", "| units |", text]
     assert [len(said) > 1 for said in chunks.values()] == [False, False, False, True]
-    # Values and updates tell the same story under the same ids.
+    # Values and updates tell the same scenario under the same ids.
     ids = [message["id"] for message in by_mode["values"][-1]["messages"] if message["type"] != "human"]
     assert ids == list(chunks)
     polls = [update["poll"] for update in by_mode["updates"] if update.get("poll")]

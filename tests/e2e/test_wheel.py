@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.stories import ITEMS, PACE
+from tests.e2e.scenario import ITEMS, PACE
 from tests.support.local_supervisor_process import ROOT, LocalSupervisor
 
 GRAPH = """

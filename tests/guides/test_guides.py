@@ -15,9 +15,9 @@ import httpx
 import pytest
 
 import databricks_supervisor
-from tests.e2e.studio_process import Studio, environment
 from tests.support.local_supervisor_process import LocalSupervisor
 from tests.support.server_process import ServerProcess
+from tests.support.studio_process import Studio, environment
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md"])

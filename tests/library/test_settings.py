@@ -11,7 +11,7 @@ from langchain_core.tools import tool
 from databricks_supervisor import SupervisorContext, create_supervisor_graph, genie_space, uc_connection
 from databricks_supervisor.errors import ConfigurationError
 from databricks_supervisor.settings import Settings
-from tests.support.scene import scene
+from tests.support.graph_harness import harness
 
 NAN, INF = float("nan"), float("inf")
 
@@ -147,11 +147,11 @@ def test_only_tools_that_need_approval_may_ask(tools: Any, policy: Any, may_ask:
 
 
 async def test_a_graph_that_may_ask_does_not_start_without_a_checkpointer() -> None:
-    async with scene(tools=[uc_connection("web")]) as s:
-        graph = s.builder.compile()
+    async with harness(tools=[uc_connection("web")]) as h:
+        graph = h.builder.compile()
         with pytest.raises(ConfigurationError, match="no checkpointer is in force"):
             await graph.ainvoke({"messages": [("user", "Hi")]})
-        assert s.service.requests == []
+        assert h.service.requests == []
 
 
 # ---- what a run may override

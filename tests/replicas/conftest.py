@@ -10,9 +10,9 @@ from functools import partial
 
 import pytest
 
-from tests.replicas.rows import Database
-from tests.replicas.together import at_once
-from tests.replicas.wire import Wire
+from tests.replicas.concurrency import at_once
+from tests.replicas.database import Database
+from tests.replicas.responses_client import ResponsesClient
 from tests.support.local_supervisor_process import LocalSupervisor
 from tests.support.postgres import PostgresServer
 from tests.support.server_process import ServerProcess
@@ -21,7 +21,7 @@ SEED = os.environ.get("E2E_SEED") or str(random.SystemRandom().randrange(10**6))
 """Chooses samples and moments; the same seed gives the same ones."""
 
 REPLICAS = 3
-NewWire = Callable[..., Wire]
+NewClient = Callable[..., ResponsesClient]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -70,18 +70,20 @@ def replicas(
 
 def _warm(server: ServerProcess) -> None:
     """Ask something: what is heavy is loaded before the first answer."""
-    client = Wire(server.url)
+    client = ResponsesClient(server.url)
     client.ask({"input": "Warm up."})
     client.close()
 
 
 @pytest.fixture
-def wire() -> Iterator[NewWire]:
+def new_client() -> Iterator[NewClient]:
     """Makes a client of a server, as a caller with the given headers."""
     with ExitStack() as stack:
 
-        def make(server: ServerProcess, **headers: str) -> Wire:
-            client = Wire(server.url, {name.replace("_", "-"): value for name, value in headers.items()})
+        def make(server: ServerProcess, **headers: str) -> ResponsesClient:
+            client = ResponsesClient(
+                server.url, {name.replace("_", "-"): value for name, value in headers.items()}
+            )
             stack.callback(client.close)
             return client
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.replicas.chat import Chat
-from tests.replicas.conftest import NewWire
-from tests.replicas.together import at_once
-from tests.replicas.wire import allow, new_thread, question, requests_in, text_of
+from tests.replicas.chat_ui import Chat
+from tests.replicas.concurrency import at_once
+from tests.replicas.conftest import NewClient
+from tests.replicas.responses_client import allow, new_thread, question, requests_in, text_of
 from tests.support.local_supervisor_process import LocalSupervisor
 from tests.support.server_process import ServerProcess
 
@@ -23,9 +23,9 @@ TWO = [*ONE, {"name": "mail", "server_label": "reports", "arguments": {"to": "an
 
 
 @pytest.fixture
-def new_chat(replicas: list[ServerProcess], service: LocalSupervisor, wire: NewWire) -> NewChat:
+def new_chat(replicas: list[ServerProcess], service: LocalSupervisor, new_client: NewClient) -> NewChat:
     """Begins a conversation at the first server."""
-    return lambda: Chat(wire(replicas[0]), service)
+    return lambda: Chat(new_client(replicas[0]), service)
 
 
 def test_allow_with_arguments_written_anew_and_no_label_continues_under_a_new_id(new_chat: NewChat) -> None:
@@ -41,7 +41,7 @@ def test_allow_with_arguments_written_anew_and_no_label_continues_under_a_new_id
     assert second["custom_outputs"]["pending"] == []
     opened = ("user", asked)
     shown = ("request", request["id"], {"a": 1}, "reports")
-    assert chat.stories(asked) == [[opened], [opened, shown, ("approved", request["id"])]]
+    assert chat.inputs(asked) == [[opened], [opened, shown, ("approved", request["id"])]]
 
 
 def test_an_answer_is_posted_while_another_request_is_open(new_chat: NewChat) -> None:
@@ -51,28 +51,28 @@ def test_an_answer_is_posted_while_another_request_is_open(new_chat: NewChat) ->
     one, two = chat.requests
     waiting = chat.press(one)
     assert [each["id"] for each in waiting["custom_outputs"]["pending"]] == [two["id"]]
-    assert len(chat.stories(asked)) == 1
+    assert len(chat.inputs(asked)) == 1
     done = chat.press(two)
     assert text_of(done) == "Both."
     assert done["id"] == waiting["id"]
     decided = {("approved", one["id"]), ("approved", two["id"])}
-    _, last = chat.stories(asked)
+    _, last = chat.inputs(asked)
     assert [each for each in last if each[0] != "request"][1:] == sorted(decided, key=last.index)
     assert len(last) == 5
 
 
 def test_the_second_answer_may_come_first_and_through_another_server(
-    new_chat: NewChat, replicas: list[ServerProcess], wire: NewWire
+    new_chat: NewChat, replicas: list[ServerProcess], new_client: NewClient
 ) -> None:
     chat = new_chat()
     asked = f"Mail and publish {chat.thread}"
     chat.say(question(asked, approvals=TWO, rounds=[{"reply": "Both."}]))
     one, two = chat.requests
-    chat.wire = wire(replicas[1])
+    chat.client = new_client(replicas[1])
     chat.press(two, approve=False)
-    chat.wire = wire(replicas[2])
+    chat.client = new_client(replicas[2])
     assert text_of(chat.press(one)) == "Both."
-    _, last = chat.stories(asked)
+    _, last = chat.inputs(asked)
     assert {("approved", one["id"]), ("refused", two["id"])} <= {each for each in last if len(each) == 2}
 
 
@@ -82,7 +82,7 @@ def test_a_refusal_is_sent_to_the_service(new_chat: NewChat) -> None:
     chat.say(question(asked, approvals=ONE, rounds=[{"reply": "Not published."}]))
     (request,) = chat.requests
     assert text_of(chat.press(request, approve=False)) == "Not published."
-    _, last = chat.stories(asked)
+    _, last = chat.inputs(asked)
     assert last[-1] == ("refused", request["id"])
 
 
@@ -92,12 +92,12 @@ def test_a_new_message_while_a_request_dangles_refuses_it_in_the_next_submission
     chat.say(question(asked, approvals=ONE))
     (request,) = chat.requests
     assert text_of(chat.say(question(instead, reply="Of course."))) == "Of course."
-    assert len(chat.stories(asked)) == 1
+    assert len(chat.inputs(asked)) == 1
     shown = ("request", request["id"], {"a": 1}, "reports")
-    assert chat.stories(instead) == [[("user", asked), shown, ("refused", request["id"]), ("user", instead)]]
-    # The UI shows the request for ever; the next turn still has one story.
+    assert chat.inputs(instead) == [[("user", asked), shown, ("refused", request["id"]), ("user", instead)]]
+    # The UI shows the request for ever; the next turn still tells of it once.
     chat.say(question(f"Then {chat.thread}", reply="Well."))
-    (then,) = chat.stories(f"Then {chat.thread}")
+    (then,) = chat.inputs(f"Then {chat.thread}")
     assert [each[0] for each in then].count("request") <= 1
     assert then[-2:] == [("assistant", "Of course."), ("user", f"Then {chat.thread}")]
 
@@ -109,15 +109,15 @@ def test_a_refusal_that_comes_with_a_new_message_is_one_submission(new_chat: New
     (request,) = chat.requests
     chat.items.append(allow(request, approve=False))
     assert text_of(chat.say(question(instead, reply="As you wish."))) == "As you wish."
-    assert len(chat.stories(asked)) == 1
-    (last,) = chat.stories(instead)
+    assert len(chat.inputs(asked)) == 1
+    (last,) = chat.inputs(instead)
     assert last[-2:] == [("refused", request["id"]), ("user", instead)]
 
 
 def test_the_same_answer_at_the_same_moment_on_two_servers_is_one_decision(
-    new_chat: NewChat, replicas: list[ServerProcess], wire: NewWire
+    new_chat: NewChat, replicas: list[ServerProcess], new_client: NewClient
 ) -> None:
-    clients = [wire(server) for server in replicas[:2]]
+    clients = [new_client(server) for server in replicas[:2]]
     for _ in range(RACES):
         chat = new_chat()
         asked = f"Race {chat.thread}"
@@ -128,14 +128,14 @@ def test_the_same_answer_at_the_same_moment_on_two_servers_is_one_decision(
         assert found[0] == found[1]
         assert text_of(found[0]) == "Decided."
         assert clients[0].ask(chat.body()) == found[0]
-        assert len(chat.stories(asked)) == 2
+        assert len(chat.inputs(asked)) == 2
 
 
 @pytest.mark.parametrize("requests", [ONE, TWO], ids=["one request", "two requests"])
 def test_of_answers_that_contradict_each_other_at_the_same_moment_one_stands_whole(
-    requests: list[dict[str, Any]], new_chat: NewChat, replicas: list[ServerProcess], wire: NewWire
+    requests: list[dict[str, Any]], new_chat: NewChat, replicas: list[ServerProcess], new_client: NewClient
 ) -> None:
-    clients = [wire(server) for server in replicas[:2]]
+    clients = [new_client(server) for server in replicas[:2]]
     for _ in range(RACES):
         chat = new_chat()
         asked = f"Contradict {chat.thread}"
@@ -152,14 +152,14 @@ def test_of_answers_that_contradict_each_other_at_the_same_moment_one_stands_who
         assert (refused.status_code, refused.json()["error"]["code"]) == (409, "already_decided")
         assert "that one stands" in refused.json()["error"]["message"]
         assert text_of(found[winner].json()) == "Decided."
-        _, last = chat.stories(asked)
+        _, last = chat.inputs(asked)
         decided = {each[1]: each[0] == "approved" for each in last if each[0] in ("approved", "refused")}
         assert [decided[each["id"]] for each in chat.requests] == answers[winner]
         # Whoever comes late is told, too.
         late = clients[0].post(bodies[1 - winner])
         assert (late.status_code, late.json()["error"]["code"]) == (409, "already_decided")
         assert clients[0].ask(bodies[winner]) == found[winner].json()
-        assert len(chat.stories(asked)) == 2
+        assert len(chat.inputs(asked)) == 2
 
 
 def test_an_answer_that_is_posted_again_follows_what_it_began(new_chat: NewChat) -> None:
@@ -168,20 +168,22 @@ def test_an_answer_that_is_posted_again_follows_what_it_began(new_chat: NewChat)
     chat.say(question(asked, approvals=ONE, rounds=[{"reply": "Once."}], duration_s=1))
     (request,) = chat.requests
     chat.items.append(allow(request))
-    left = chat.wire.stream(chat.body(), until=lambda event: True)
-    again = chat.wire.ask(chat.body())
+    left = chat.client.stream(chat.body(), until=lambda event: True)
+    again = chat.client.ask(chat.body())
     assert again["id"] == left.id
     assert text_of(again) == "Once."
-    assert len(chat.stories(asked)) == 2
+    assert len(chat.inputs(asked)) == 2
 
 
 def test_an_answer_alone_finds_its_thread(
-    replicas: list[ServerProcess], service: LocalSupervisor, wire: NewWire
+    replicas: list[ServerProcess], service: LocalSupervisor, new_client: NewClient
 ) -> None:
     asked = f"Alone {new_thread()}"
-    first = wire(replicas[0]).ask({"input": question(asked, approvals=ONE, rounds=[{"reply": "Found."}])})
+    first = new_client(replicas[0]).ask(
+        {"input": question(asked, approvals=ONE, rounds=[{"reply": "Found."}])}
+    )
     (request,) = requests_in(first)
-    second = wire(replicas[2]).ask({"input": [allow(request)]})
+    second = new_client(replicas[2]).ask({"input": [allow(request)]})
     assert text_of(second) == "Found."
     assert second["custom_outputs"]["thread_id"] == first["custom_outputs"]["thread_id"]
     assert service.submissions(asked)["count"] == 2
@@ -195,13 +197,13 @@ def test_an_answer_to_what_nobody_asked_is_refused(
     asked = f"Unasked {chat.thread}"
     chat.say(question(asked, approvals=ONE))
     chat.items.append(allow({"id": id}))
-    refused = chat.wire.post(chat.body())
+    refused = chat.client.post(chat.body())
     assert refused.status_code == 400
     assert chat.requests[0]["id"] in refused.json()["error"]["message"]
-    assert len(chat.stories(asked)) == 1
+    assert len(chat.inputs(asked)) == 1
 
 
-def test_the_turn_after_an_approval_tells_the_service_one_story_of_the_call(new_chat: NewChat) -> None:
+def test_the_turn_after_an_approval_tells_the_service_of_the_call_once(new_chat: NewChat) -> None:
     """The AI SDK provider sends request, answer, call and output, all with the one id (CONTRACT)."""
     chat = new_chat()
     asked, then = f"Provider {chat.thread}", f"And then {chat.thread}"
@@ -214,7 +216,7 @@ def test_the_turn_after_an_approval_tells_the_service_one_story_of_the_call(new_
     call = {"type": "function_call", "name": "publish", "arguments": "{}", "call_id": request["id"]}
     chat.items.insert(at, {**call, "id": request["id"]})
     assert text_of(chat.say(question(then, reply="Fine."))) == "Fine."
-    (last,) = chat.stories(then)
+    (last,) = chat.inputs(then)
     assert [each for each in last if request["id"] in each] == [
         ("call", request["id"]),
         ("output", request["id"]),
@@ -235,17 +237,17 @@ def test_an_unknown_submission_is_asked_about_over_the_wire(
 
     chat, response, asked = ask(True)
     assert text_of(response) == "Here."
-    assert chat.stories(asked) == [[("user", asked)], [("user", asked)]]
+    assert chat.inputs(asked) == [[("user", asked)], [("user", asked)]]
     chat, response, asked = ask(False)
     assert response["status"] == "failed"
     assert "not sent again" in response["error"]["message"]
-    assert chat.stories(asked) == [[("user", asked)]]
+    assert chat.inputs(asked) == [[("user", asked)]]
 
 
 def test_an_answer_to_an_unknown_submission_that_names_no_thread_never_reaches_another_one(
-    replicas: list[ServerProcess], service: LocalSupervisor, wire: NewWire
+    replicas: list[ServerProcess], service: LocalSupervisor, new_client: NewClient
 ) -> None:
-    client = wire(replicas[0])
+    client = new_client(replicas[0])
     names = [f"Nameless {new_thread()}" for _ in range(2)]
     first, second = [
         client.ask({"input": question(name, create_errors=["drop"], create_errors_accept=True)})

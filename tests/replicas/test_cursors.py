@@ -8,9 +8,8 @@ from itertools import pairwise
 
 import pytest
 
-from tests.replicas.conftest import SEED, NewWire
-from tests.replicas.test_handover import many_items
-from tests.replicas.wire import Event, Wire, new_thread, question, user
+from tests.replicas.conftest import SEED, NewClient
+from tests.replicas.responses_client import Event, ResponsesClient, many_items, new_thread, question, user
 from tests.support.server_process import ServerProcess
 
 READERS = 4
@@ -19,21 +18,21 @@ ITEMS = 40
 
 @pytest.mark.parametrize("spread", [1, 3], ids=["one server", "three servers"])
 def test_random_cursors_rebuild_the_sequence(
-    spread: int, replicas: list[ServerProcess], wire: NewWire
+    spread: int, replicas: list[ServerProcess], new_client: NewClient
 ) -> None:
-    rebuild(60, 3, [wire(server) for server in replicas[:spread]])
+    rebuild(60, 3, [new_client(server) for server in replicas[:spread]])
 
 
 @pytest.mark.full
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("spread", [1, 3], ids=["one server", "three servers"])
 def test_a_thousand_random_cursors_rebuild_the_sequence(
-    spread: int, replicas: list[ServerProcess], wire: NewWire
+    spread: int, replicas: list[ServerProcess], new_client: NewClient
 ) -> None:
-    rebuild(1000, 30, [wire(server) for server in replicas[:spread]])
+    rebuild(1000, 30, [new_client(server) for server in replicas[:spread]])
 
 
-def rebuild(cursors: int, duration_s: float, clients: list[Wire]) -> None:
+def rebuild(cursors: int, duration_s: float, clients: list[ResponsesClient]) -> None:
     """Read a job of 40 items while it runs and when it is over, through that many connections."""
     chance = random.Random(SEED)
     thread = new_thread()
@@ -62,7 +61,7 @@ class Reader:
         connections: How many it has had.
     """
 
-    def __init__(self, id: str, clients: list[Wire], chance: random.Random, at_least: int) -> None:
+    def __init__(self, id: str, clients: list[ResponsesClient], chance: random.Random, at_least: int) -> None:
         self.connections = 0
         self._id, self._clients, self._chance, self._at_least = id, clients, chance, at_least
 

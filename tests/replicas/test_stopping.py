@@ -13,9 +13,18 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.replicas.conftest import NewWire
-from tests.replicas.rows import Database, turn_of
-from tests.replicas.wire import PATIENCE_S, Heard, Wire, allow, new_thread, question, requests_in, text_of
+from tests.replicas.conftest import NewClient
+from tests.replicas.database import Database, turn_of
+from tests.replicas.responses_client import (
+    PATIENCE_S,
+    Heard,
+    ResponsesClient,
+    allow,
+    new_thread,
+    question,
+    requests_in,
+    text_of,
+)
 from tests.support.local_supervisor_process import LocalSupervisor
 from tests.support.server_process import ServerProcess
 
@@ -84,7 +93,7 @@ def stopped(server: ServerProcess, service: LocalSupervisor) -> Stopped:
     """The server is told to stop with streams open, jobs running and submits under way; then it starts again."""
     names = [f"Stop {new_thread()}" for _ in range(STREAMS)]
     short, long, patient = (f"{word} {new_thread()}" for word in ("Short", "Long", "Patient"))
-    client = Wire(server.url)
+    client = ResponsesClient(server.url)
 
     def listen(name: str) -> Heard:
         return client.stream({"input": question(name, reply=f"About {name}", duration_s=5)})
@@ -121,56 +130,56 @@ def stopped(server: ServerProcess, service: LocalSupervisor) -> Stopped:
 
 
 def test_jobs_run_on_when_the_server_stops_with_streams_open_and_are_taken_up_again(
-    stopped: Stopped, service: LocalSupervisor, kept: Database, server: ServerProcess, wire: NewWire
+    stopped: Stopped, service: LocalSupervisor, kept: Database, server: ServerProcess, new_client: NewClient
 ) -> None:
     for name, heard in stopped.streams.items():
         assert turn_of(heard.id) not in stopped.ended
         kept.wait_ended(heard.id)
         (job,) = service.submissions(name)["jobs"]
         assert job["status"] == "completed"
-        assert text_of(wire(server).get(heard.id)) == f"About {name}"
+        assert text_of(new_client(server).get(heard.id)) == f"About {name}"
         assert stopped.recorded[heard.id] == kept.submissions(heard.id) == 1
 
 
 def test_a_client_that_waits_when_the_server_stops_is_told_to_come_back(
-    stopped: Stopped, service: LocalSupervisor, server: ServerProcess, wire: NewWire
+    stopped: Stopped, service: LocalSupervisor, server: ServerProcess, new_client: NewClient
 ) -> None:
     request, answer = stopped.waited
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "shutting_down")
     assert int(answer.headers["retry-after"]) > 0
-    assert text_of(wire(server).ask(request)) == "Worth it."
+    assert text_of(new_client(server).ask(request)) == "Worth it."
     assert service.submissions(request["input"].partition(" [[")[0])["count"] == 1
 
 
 def test_a_submit_that_is_under_way_is_recorded_before_the_server_ends(
-    stopped: Stopped, service: LocalSupervisor, kept: Database, server: ServerProcess, wire: NewWire
+    stopped: Stopped, service: LocalSupervisor, kept: Database, server: ServerProcess, new_client: NewClient
 ) -> None:
     name, id = stopped.short
     assert stopped.recorded[id] == 1
     kept.wait_ended(id)
-    assert text_of(wire(server).get(id)) == "Kept."
+    assert text_of(new_client(server).get(id)) == "Kept."
     assert service.submissions(name)["count"] == 1
 
 
 def test_a_submit_that_takes_longer_than_the_server_may_is_asked_about(
-    stopped: Stopped, service: LocalSupervisor, server: ServerProcess, wire: NewWire
+    stopped: Stopped, service: LocalSupervisor, server: ServerProcess, new_client: NewClient
 ) -> None:
     name, id = stopped.long
     assert stopped.recorded[id] == 0
-    found = wire(server).finished(id)
+    found = new_client(server).finished(id)
     (request,) = requests_in(found)
     assert request["name"] == "resubmit_job"
     until_submitted(service, name)  # It came into being all the same, and nobody sent it again.
-    given_up = wire(server).ask({"input": [allow(request, approve=False)], "previous_response_id": id})
+    given_up = new_client(server).ask({"input": [allow(request, approve=False)], "previous_response_id": id})
     assert given_up["status"] == "failed"
     assert service.submissions(name)["count"] == 1
 
 
 def test_a_running_job_is_cancelled_where_the_service_can(
-    server: ServerProcess, service: LocalSupervisor, wire: NewWire
+    server: ServerProcess, service: LocalSupervisor, new_client: NewClient
 ) -> None:
     name = f"Cancel {new_thread()}"
-    client = wire(server)
+    client = new_client(server)
     id = client.ask({"input": question(name, duration_s=60), "background": True})["id"]
     until_submitted(service, name)
     answer = client.cancel(id)
@@ -182,10 +191,10 @@ def test_a_running_job_is_cancelled_where_the_service_can(
 
 
 def test_a_service_that_cannot_cancel_is_told_of_and_the_job_goes_on(
-    server: ServerProcess, service: LocalSupervisor, wire: NewWire
+    server: ServerProcess, service: LocalSupervisor, new_client: NewClient
 ) -> None:
     name = f"No cancel {new_thread()}"
-    client = wire(server)
+    client = new_client(server)
     asked = question(name, cancel=501, duration_s=1, reply="Done all the same.")
     id = client.ask({"input": asked, "background": True})["id"]
     until_submitted(service, name)

@@ -14,7 +14,16 @@ from typing import Any
 import pytest
 
 from tests.replicas.conftest import SEED
-from tests.replicas.wire import BROKEN, Wire, allow, new_thread, question, requests_in, text_of, user
+from tests.replicas.responses_client import (
+    BROKEN,
+    ResponsesClient,
+    allow,
+    new_thread,
+    question,
+    requests_in,
+    text_of,
+    user,
+)
 from tests.support.local_supervisor_process import LocalSupervisor
 from tests.support.server_process import ServerProcess
 
@@ -65,12 +74,12 @@ class Customer:
             time.sleep(self.chance.uniform(0.1, 0.5))
 
     def _ask(self, said: list[dict[str, Any]]) -> dict[str, Any] | None:
-        wire = Wire(self.chance.choice(self.servers).url)
+        client = ResponsesClient(self.chance.choice(self.servers).url)
         body = {"input": said, "context": {"conversation_id": self.name}}
         try:
             if self.chance.random() < 0.5:
-                return self._streamed(wire, body)
-            answer = wire.post(body)
+                return self._streamed(client, body)
+            answer = client.post(body)
             self.tries[f"{answer.status_code}"] += 1
             if answer.status_code in _STATUSES_OF_KEPT_JOBS:
                 return None
@@ -78,14 +87,14 @@ class Customer:
             found: dict[str, Any] = answer.json()
             return found
         finally:
-            wire.close()
+            client.close()
 
-    def _streamed(self, wire: Wire, body: dict[str, Any]) -> dict[str, Any] | None:
-        answer = wire.send(body)
+    def _streamed(self, client: ResponsesClient, body: dict[str, Any]) -> dict[str, Any] | None:
+        answer = client.send(body)
         with answer as opened:
             if opened.status_code in _STATUSES_OF_KEPT_JOBS:
                 return None
-            heard = wire.read(opened)
+            heard = client.read(opened)
         self.tries["stream" if heard.done else "broken stream"] += 1
         ended = heard.done and heard.events[-1]["type"] in ("response.completed", "response.failed")
         return heard.response if ended else None

@@ -11,9 +11,17 @@ from typing import Any
 
 import pytest
 
-from tests.replicas.conftest import NewWire
-from tests.replicas.rows import Database
-from tests.replicas.wire import PATIENCE_S, Wire, allow, new_thread, question, requests_in, text_of
+from tests.replicas.conftest import NewClient
+from tests.replicas.database import Database
+from tests.replicas.responses_client import (
+    PATIENCE_S,
+    ResponsesClient,
+    allow,
+    new_thread,
+    question,
+    requests_in,
+    text_of,
+)
 from tests.support.local_supervisor_process import LocalSupervisor
 from tests.support.postgres import PostgresServer
 from tests.support.server_process import ServerProcess
@@ -22,7 +30,7 @@ APP_TOKEN = "dapi0123456789abcdef0123456789abcdef"
 MARK = "marked-token"
 """Part of every user's token."""
 
-Login = Callable[..., Wire]
+Login = Callable[..., ResponsesClient]
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +56,12 @@ def server(
 
 
 @pytest.fixture
-def login(server: ServerProcess, wire: NewWire) -> Login:
+def login(server: ServerProcess, new_client: NewClient) -> Login:
     """Makes a client as the Apps proxy makes one for a user, with a token of that user."""
 
-    def make(user: str, token: str | None = None) -> Wire:
+    def make(user: str, token: str | None = None) -> ResponsesClient:
         headers = {"x_forwarded_user": user, "x_forwarded_email": f"{user}@example.com"}
-        return wire(server, x_forwarded_access_token=token or token_of(user), **headers)
+        return new_client(server, x_forwarded_access_token=token or token_of(user), **headers)
 
     return make
 
@@ -88,10 +96,10 @@ def wait_for(what: Callable[[], Any]) -> Any:
 
 
 def test_without_a_token_nothing_is_let_in(
-    server: ServerProcess, service: LocalSupervisor, login: Login, wire: NewWire
+    server: ServerProcess, service: LocalSupervisor, login: Login, new_client: NewClient
 ) -> None:
     asked = f"Tokenless {new_thread()}"
-    nobody = wire(server, x_forwarded_user="ann")
+    nobody = new_client(server, x_forwarded_user="ann")
     for headers in ({}, {"x-forwarded-access-token": ""}):
         refused = nobody.post({"input": asked}, headers)
         assert (refused.status_code, refused.json()["error"]["code"]) == (401, "missing_user_token")

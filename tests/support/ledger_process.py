@@ -5,7 +5,7 @@ It says ``ready``, waits for a line, does its task and prints a JSON answer.
 
 from __future__ import annotations
 
-import tests.support.ledger_alone  # noqa: F401
+import tests.support.light_ledger_import  # noqa: F401
 
 # isort: split
 

@@ -1,4 +1,4 @@
-"""What the tests of the ledger share."""
+"""Short cuts for tests of ledgers: a turn to open, the key of its submission, a clock that stands still."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from databricks_supervisor.approvals.interrupts import (
     read_answer,
 )
 from databricks_supervisor.errors import InvalidAnswerError
+from tests.support.agent_chat_ui import is_drawn_by_agent_chat_ui
 
 YES: dict[str, Any] = {"approve": True, "by": "person"}
 NO: dict[str, Any] = {"approve": False, "by": "person"}
@@ -143,19 +144,6 @@ def test_only_what_is_pending_is_ever_decided(ids: list[str], answer: Any) -> No
 
 
 # ---- what is asked
-
-
-def is_drawn_by_agent_chat_ui(value: Any) -> bool:
-    """The condition under which agent-chat-ui draws an interrupt, from its source."""
-    if not isinstance(value, dict):
-        return False
-    requests, configs = value.get("action_requests"), value.get("review_configs")
-    if not isinstance(requests, list) or not isinstance(configs, list) or not requests or not configs:
-        return False
-    return all(isinstance(r.get("name"), str) and isinstance(r.get("args"), dict) for r in requests) and all(
-        isinstance(c.get("action_name"), str) and isinstance(c.get("allowed_decisions"), list)
-        for c in configs
-    )
 
 
 @pytest.mark.parametrize("kind", ["mcp_approval", "repeat_submission", "repeat_call"])

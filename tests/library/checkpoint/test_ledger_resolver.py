@@ -20,6 +20,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from databricks_supervisor import MemoryLedger, SqlLedger
 from databricks_supervisor.checkpoint.ledger_resolver import DEFAULT_FILE, LedgerResolver, _of_memory
+from tests.support.compiled_graphs import latest_turn
 from tests.support.scripted_agent import ScriptedAgent, question, texts, thread
 
 
@@ -182,7 +183,6 @@ async def run_on(agent: ScriptedAgent, saver: Any) -> None:
     state = await graph.ainvoke(question(), thread())
     assert texts(state) == ["How much?", "Answer to: How much?"]
     ledger = await graph.parts.ledgers.resolve(saver)
-    turn = await ledger.latest_turn("t", "")
-    assert turn is not None
+    turn = await latest_turn(graph)
     assert turn.ended_at is not None
     await ledger.aclose()

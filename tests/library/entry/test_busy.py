@@ -1,66 +1,34 @@
-"""A new message while another question of the thread is open."""
+"""A new message while another question of the thread is open: rejected, waiting, or in its place."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
-from langgraph.types import Command
 
 from databricks_supervisor import Time
-from databricks_supervisor.approvals.decisions import REPLACED, record_decision
-from databricks_supervisor.compiled import CompiledSupervisorGraph
 from databricks_supervisor.errors import PermissionDeniedError, ThreadBusyError, TurnEndedError
 from databricks_supervisor.ledger import NewTurn
-from databricks_supervisor.state import Decision
+from tests.support.compiled_graphs import ANSWERED, WEB, cancel, first_is_held, ledger_of, running, supervisor
 from tests.support.scripted_agent import (
     Item,
     Plan,
     ScriptedAgent,
     answer,
     approval,
-    asked,
     call,
     first_asks,
     instant,
-    message,
     question,
     texts,
     thread,
-    until,
 )
-
-WEB = {"type": "uc_connection", "uc_connection": {"name": "you_dot_com"}}
-ANSWERED = ["How much?", "Answer to: How much?"]
-
-
-def first_is_held(items: list[Item], number: int) -> Plan:
-    return Plan(answer(items, number), held=number == 1)
-
-
-@asynccontextmanager
-async def running(agent: ScriptedAgent, graph: Any) -> AsyncIterator[asyncio.Task[Any]]:
-    """While the first question's job runs."""
-    run = asyncio.create_task(graph.ainvoke(question(), thread()))
-    await until(lambda: agent.polled > 1)
-    try:
-        yield run
-    finally:
-        run.cancel()
-        await asyncio.gather(run, return_exceptions=True)
-
-
-def supervisor(agent: ScriptedAgent, **settings: Any) -> CompiledSupervisorGraph:
-    return agent.graph(**settings).compile(checkpointer=InMemorySaver())
-
 
 # ---- reject
 
@@ -98,13 +66,13 @@ async def test_after_a_rejection_the_thread_resumes_as_if_nothing_had_happened(c
     assert agent.jobs == 1
 
 
-async def test_a_turn_that_nobody_began_is_in_nobody_s_way() -> None:
+async def test_a_turn_that_nobody_began_blocks_the_thread_for_a_minute_at_most() -> None:
     """Its process died between the ledger and the first checkpoint."""
     now = [0.0]
     for policy in ("reject", "wait", "cancel"):
         agent = ScriptedAgent()
         graph = supervisor(agent, on_busy=policy, time=instant(lambda: now[0]))
-        ledger = await graph.parts.ledgers.resolve(graph.checkpointer)  # type: ignore[arg-type]
+        ledger = await ledger_of(graph)
         lost, _ = await ledger.open_turn(NewTurn("lost", "t", "", None, "digest"))
         now[0] = lost.opened_at + 10
         if policy == "reject":
@@ -125,14 +93,14 @@ async def test_waiting_for_a_turn_that_is_about_to_begin_is_no_endless_loop() ->
         await asyncio.sleep(0)
 
     graph = supervisor(agent, on_busy="wait", time=type(instant())(lambda: now[0], sleep, lambda: 0.5))
-    ledger = await graph.parts.ledgers.resolve(graph.checkpointer)  # type: ignore[arg-type]
+    ledger = await ledger_of(graph)
     lost, _ = await ledger.open_turn(NewTurn("lost", "t", "", None, "digest"))
     now[0] = lost.opened_at
     assert texts(await graph.ainvoke(question(), thread())) == ANSWERED
     assert sum(slept) >= 60
 
 
-async def test_a_question_that_the_service_refused_to_take_gives_way_after_a_while() -> None:
+async def test_a_question_that_the_service_refused_is_replaced_after_a_while() -> None:
     agent = ScriptedAgent(fail_create=[403])
     clock = [time.time()]
     graph = supervisor(agent, time=Time(now=lambda: clock[0], sleep=asyncio.sleep))
@@ -146,7 +114,7 @@ async def test_a_question_that_the_service_refused_to_take_gives_way_after_a_whi
     assert texts(state)[-1] == "Answer to: What else?"
 
 
-async def test_a_question_that_was_submitted_does_not_give_way() -> None:
+async def test_a_question_that_was_submitted_is_not_replaced() -> None:
     agent = ScriptedAgent(first_is_held)
     clock = [time.time()]
     graph = supervisor(agent, time=Time(now=lambda: clock[0], sleep=asyncio.sleep))
@@ -161,9 +129,9 @@ async def test_a_question_that_was_submitted_does_not_give_way() -> None:
 # ---- wait
 
 
-@pytest.mark.parametrize("driver", ["alive", "gone"])
+@pytest.mark.parametrize("first_run", ["alive", "gone"])
 @pytest.mark.parametrize("caller", ["sync", "async"])
-async def test_wait_asks_after_the_answer(driver: str, caller: str) -> None:
+async def test_wait_asks_after_the_answer(first_run: str, caller: str) -> None:
     agent = ScriptedAgent(first_is_held)
     graph = supervisor(agent, on_busy="wait")
 
@@ -173,9 +141,8 @@ async def test_wait_asks_after_the_answer(driver: str, caller: str) -> None:
         return await graph.ainvoke(question("What else?"), thread())
 
     async with running(agent, graph) as run:
-        if driver == "gone":
-            run.cancel()
-            await asyncio.gather(run, return_exceptions=True)
+        if first_run == "gone":
+            await cancel(run)
         waiting = asyncio.create_task(ask_next())
         await asyncio.sleep(0.05)
         assert agent.jobs == 1
@@ -221,18 +188,17 @@ async def test_wait_replaces_a_question_that_turns_out_to_need_a_person() -> Non
 # ---- cancel
 
 
-@pytest.mark.parametrize("driver", ["alive", "gone"])
-async def test_cancel_ends_the_job_and_asks(driver: str) -> None:
+@pytest.mark.parametrize("first_run", ["alive", "gone"])
+async def test_cancel_ends_the_job_and_asks(first_run: str) -> None:
     agent = ScriptedAgent(first_is_held)
     graph = supervisor(agent, on_busy="cancel")
     async with running(agent, graph) as run:
-        if driver == "gone":
-            run.cancel()
-            await asyncio.gather(run, return_exceptions=True)
+        if first_run == "gone":
+            await cancel(run)
         state = await graph.ainvoke(question("What else?"), thread())
         assert len(agent.cancelled) == 1
         agent.release()
-        if driver == "alive":
+        if first_run == "alive":
             with pytest.raises(TurnEndedError, match="another message followed"):
                 await run
     assert texts(state) == ["How much?", "What else?", "Answer to: What else?"]
@@ -269,169 +235,6 @@ async def test_after_a_cancelled_question_the_same_one_is_a_new_job() -> None:
     assert texts(state)[-1] == "Answer to: How much?"
 
 
-# ---- while it waits for a person
-
-
-@pytest.mark.parametrize("policy", ["reject", "wait", "cancel"])
-@pytest.mark.parametrize("count", [1, 3])
-async def test_a_new_message_refuses_what_is_pending_in_its_own_submission(policy: str, count: int) -> None:
-    ids = [f"a{n}" for n in range(count)]
-    agent = ScriptedAgent(first_asks(*(approval(id) for id in ids)))
-    graph = supervisor(agent, on_busy=policy, tools=[WEB])
-    await graph.ainvoke(question(), thread())
-    agent.script = answer
-    state = await graph.ainvoke(question("What else?"), thread())
-    assert agent.jobs == 2
-    assert agent.decisions() == dict.fromkeys(ids, False)
-    refusals = [item for item in agent.inputs[-1] if item["type"] == "mcp_approval_response"]
-    assert all(item["reason"] == REPLACED and item["id"] == item["approval_request_id"] for item in refusals)
-    kinds = [item["type"] for item in agent.inputs[-1]]
-    assert kinds == [
-        "message",
-        *(["mcp_approval_request"] * count),
-        *(["mcp_approval_response"] * count),
-        "message",
-    ]
-    assert texts(state)[-1] == "Answer to: What else?"
-    decided = [m.additional_kwargs["decided_by"] for m in state["messages"] if ":decision:" in m.id]
-    assert decided == ["policy"] * count
-
-
-async def test_what_was_answered_before_the_new_message_stays_answered_in_the_thread() -> None:
-    agent = ScriptedAgent(first_asks(approval("a1"), approval("a2")))
-    graph = supervisor(agent, tools=[WEB])
-    await graph.ainvoke(question(), thread())
-    await graph.ainvoke(Command(resume={"a1": True}), thread())
-    agent.script = answer
-    await graph.ainvoke(question("What else?"), thread())
-    # The approval had no effect yet, and its turn is over: the service hears no.
-    assert agent.decisions() == {"a1": False, "a2": False}
-    assert agent.jobs == 2
-
-
-async def test_the_same_question_while_it_waits_asks_again_and_refuses_nothing() -> None:
-    agent = ScriptedAgent(first_asks(approval("a1")))
-    graph = supervisor(agent, tools=[WEB])
-    first = await graph.ainvoke(question(), thread())
-    again = await graph.ainvoke(question(), thread())
-    assert again["__interrupt__"] == first["__interrupt__"]
-    assert agent.jobs == 1
-    await graph.ainvoke(Command(resume=True), thread())
-    assert agent.decisions() == {"a1": True}
-
-
-async def test_an_approval_that_was_recorded_just_before_goes_on() -> None:
-    agent = ScriptedAgent(first_asks(approval("a1")))
-    graph = supervisor(agent, tools=[WEB])
-    await graph.ainvoke(question(), thread())
-    ledger = await graph.parts.ledgers.resolve(graph.checkpointer)  # type: ignore[arg-type]
-    turn = await ledger.latest_turn("t", "")
-    assert turn is not None
-    await record_decision(ledger, turn.turn_id, (0, "a1"), Decision(approve=True, by="person"))
-    with pytest.raises(ThreadBusyError):
-        await graph.ainvoke(question("What else?"), thread())
-    await graph.ainvoke(Command(resume=False), thread())
-    assert agent.decisions() == {"a1": True}
-
-
-async def test_an_old_answer_after_a_new_message_approves_nothing() -> None:
-    agent = ScriptedAgent(first_asks(approval("a1")))
-    graph = supervisor(agent, tools=[WEB])
-    stopped = await graph.ainvoke(question(), thread())
-    agent.script = answer
-    await graph.ainvoke(question("What else?"), thread())
-    for resume in ({"a1": True}, True, {stopped["__interrupt__"][0].id: True}):
-        await graph.ainvoke(Command(resume=resume), thread())
-    assert agent.jobs == 2
-    assert agent.decisions() == {"a1": False}
-
-
-@pytest.mark.parametrize("turn", [2, 10])
-@pytest.mark.parametrize("echo", [False, True])
-async def test_a_later_turn_can_be_replaced_like_the_first(turn: int, echo: bool) -> None:
-    agent = ScriptedAgent(echo=echo)
-    graph = supervisor(agent, tools=[WEB])
-    for n in range(1, turn):
-        await graph.ainvoke(question(f"Question {n}"), thread())
-    agent.script = first_asks(approval("a1"))
-    await graph.ainvoke(question("Search."), thread())
-    agent.script = answer
-    state = await graph.ainvoke(question("Stop."), thread())
-    assert agent.jobs == turn + 1
-    assert agent.decisions() == {"a1": False}
-    assert texts(state)[-1] == "Answer to: Stop."
-    state = await graph.ainvoke(question("Go on."), thread())
-    assert agent.jobs == turn + 2
-    assert texts(state)[-1] == "Answer to: Go on."
-
-
-async def test_every_turn_may_be_replaced_by_the_next() -> None:
-    def script(items: list[Item], number: int) -> list[Item]:
-        return [approval(f"a{number}")] if number < 6 else [message(f"Answer to: {asked(items)}")]
-
-    agent = ScriptedAgent(script)
-    graph = supervisor(agent, tools=[WEB])
-    for n in range(1, 7):
-        state = await graph.ainvoke(question(f"Question {n}"), thread())
-    assert agent.jobs == 6
-    assert agent.decisions() == {f"a{n}": False for n in range(1, 6)}
-    assert texts(state)[-1] == "Answer to: Question 6"
-
-
-async def test_a_call_beside_the_pending_approval_is_not_run() -> None:
-    ran: list[str] = []
-
-    @tool
-    async def pay() -> str:
-        """Pay."""
-        ran.append("pay")
-        return "paid"
-
-    agent = ScriptedAgent(first_asks(approval("a1"), call("c1", "pay")))
-    graph = supervisor(agent, tools=[WEB, pay])
-    await graph.ainvoke(question(), thread())
-    agent.script = answer
-    await graph.ainvoke(question("What else?"), thread())
-    assert ran == []
-    assert agent.decisions() == {"a1": False}
-    assert agent.outputs() == {"c1": "No output: the call was not run."}
-
-
-async def test_an_unknown_submission_that_waits_for_a_person_is_replaced() -> None:
-    agent = ScriptedAgent(fail_create=[500])
-    graph = supervisor(agent)
-    stopped = await graph.ainvoke(question(), thread())
-    assert stopped["__interrupt__"][0].value["kind"] == "repeat_submission"
-    state = await graph.ainvoke(question("What else?"), thread())
-    assert agent.questions == ["What else?"]
-    assert texts(state) == ["How much?", "What else?", "Answer to: What else?"]
-
-
-async def test_a_function_that_runs_on_after_its_answer_is_not_replaced() -> None:
-    from langgraph.types import interrupt
-
-    began: list[Any] = []
-    go = asyncio.Event()
-
-    @tool
-    async def pay() -> str:
-        """Ask, then pay."""
-        began.append(interrupt("pay?"))
-        await go.wait()
-        return "paid"
-
-    agent = ScriptedAgent(first_asks(call("c1", "pay")))
-    graph = supervisor(agent, tools=[pay])
-    await graph.ainvoke(question(), thread())
-    run = asyncio.create_task(graph.ainvoke(Command(resume="yes"), thread()))
-    await until(lambda: began)
-    with pytest.raises(ThreadBusyError):
-        await graph.ainvoke(question("What else?"), thread())
-    go.set()
-    await run
-    assert agent.outputs() == {"c1": "paid"}
-
-
 # ---- under a parent
 
 
@@ -452,7 +255,7 @@ async def test_under_a_parent_a_new_message_finds_the_job_running() -> None:
     assert agent.jobs == 1
 
 
-async def test_under_a_parent_cancel_makes_way() -> None:
+async def test_under_a_parent_cancel_ends_the_job_and_asks() -> None:
     agent = ScriptedAgent(first_is_held)
     graph = under_a_parent(agent, on_busy="cancel")
     async with running(agent, graph):
@@ -462,7 +265,7 @@ async def test_under_a_parent_cancel_makes_way() -> None:
     assert texts(state)[-1] == "Answer to: What else?"
 
 
-async def test_under_a_parent_wait_ends_though_nobody_drives_the_job_any_more() -> None:
+async def test_under_a_parent_wait_ends_though_nobody_runs_the_job_any_more() -> None:
     agent = ScriptedAgent(first_is_held)
     graph = under_a_parent(agent, on_busy="wait")
     async with running(agent, graph):
@@ -486,10 +289,10 @@ async def test_under_a_parent_what_waits_for_a_person_is_replaced() -> None:
     assert texts(state)[-1] == "Answer to: What else?"
 
 
-# ---- what the old driver may still do
+# ---- what the run before may still do
 
 
-async def test_the_old_driver_runs_no_function_and_posts_nothing_after_the_new_turn() -> None:
+async def test_the_run_before_runs_no_function_and_posts_nothing_after_the_new_turn() -> None:
     ran: list[str] = []
 
     @tool

@@ -16,9 +16,9 @@ from langgraph.prebuilt import ToolNode
 from langgraph.types import Command
 
 from databricks_supervisor import as_tool
+from tests.support.compiled_graphs import WEB
 from tests.support.scripted_agent import Item, Plan, ScriptedAgent, approval, message, question, thread
 
-WEB = {"type": "uc_connection", "uc_connection": {"name": "you_dot_com"}}
 YES = {"decisions": [{"type": "approve"}]}
 
 

@@ -15,7 +15,7 @@ import pytest
 from langchain_core.runnables import RunnableConfig
 
 from databricks_supervisor.entry.sync import run_sync, sync_and_async
-from tests.support.scene import CONFIG, scene
+from tests.support.graph_harness import CONFIG, harness
 
 
 @pytest.fixture(autouse=True)
@@ -247,20 +247,20 @@ async def test_a_node_has_two_faces() -> None:
 
 
 async def test_a_graph_answers_sync_callers() -> None:
-    async with scene() as s:
+    async with harness() as h:
         question = {"messages": [{"role": "user", "content": "How much?"}]}
-        result = await asyncio.to_thread(s.graph.invoke, question, CONFIG)
+        result = await asyncio.to_thread(h.graph.invoke, question, CONFIG)
         assert result["messages"][-1].text == "42"
         chunks = await asyncio.to_thread(
-            lambda: list(s.graph.stream(question, CONFIG, stream_mode="updates"))
+            lambda: list(h.graph.stream(question, CONFIG, stream_mode="updates"))
         )
     assert [name for chunk in chunks for name in chunk] == ["submit", "poll"]
-    assert len(s.service.posts) == 2
+    assert len(h.service.posts) == 2
 
 
 async def test_sync_and_async_callers_of_one_graph_have_clients_of_their_own() -> None:
-    async with scene() as s:
-        await asyncio.to_thread(s.graph.invoke, {"messages": [("user", "one")]}, CONFIG)
-        await s.ask("two")
-        await asyncio.to_thread(s.graph.invoke, {"messages": [("user", "three")]}, CONFIG)
-    assert s.identities == [None, None]
+    async with harness() as h:
+        await asyncio.to_thread(h.graph.invoke, {"messages": [("user", "one")]}, CONFIG)
+        await h.ask("two")
+        await asyncio.to_thread(h.graph.invoke, {"messages": [("user", "three")]}, CONFIG)
+    assert h.identities == [None, None]

@@ -30,13 +30,14 @@ from langgraph.checkpoint.memory import InMemorySaver
 from databricks_supervisor.ledger import MemoryLedger
 from databricks_supervisor.ledger import run_once as effects
 from local_supervisor.jobs import JobStore
-from tests.support.mortal import CURRENT, Process, Verdict
-from tests.support.mortal_world import NEVER_ASKED, Driver, Policies, Shown, World
-from tests.support.virtual_loop import VirtualLoop
+from tests.support.simulation.killable_process import CURRENT, Process, Verdict
+from tests.support.simulation.records import NEVER_ASKED, GraphRun, Policies, Shown
+from tests.support.simulation.virtual_loop import VirtualLoop
+from tests.support.simulation.world import World
 
 STEPS = 50
 MOST_PROCESSES = 3
-MOST_DRIVERS = 4
+MOST_RUNS = 4
 
 index = st.integers(0, 3)
 policies = st.builds(
@@ -48,9 +49,9 @@ policies = st.builds(
 on_busy = st.sampled_from(["reject", "reject", "cancel", "wait"])
 calls = st.lists(st.sampled_from(["note", "note", "stumble"]), min_size=1, max_size=2)
 approvals = st.lists(st.sampled_from(["publish", "publish", NEVER_ASKED]), min_size=1, max_size=2)
-legs = st.fixed_dictionaries({"approvals": approvals}, optional={"reply": st.just("Let me see.")})
-legs |= st.fixed_dictionaries({"calls": calls}, optional={"reply": st.just("Let me see.")})
-legs |= st.fixed_dictionaries({"calls": calls, "approvals": approvals})
+responses = st.fixed_dictionaries({"approvals": approvals}, optional={"reply": st.just("Let me see.")})
+responses |= st.fixed_dictionaries({"calls": calls}, optional={"reply": st.just("Let me see.")})
+responses |= st.fixed_dictionaries({"calls": calls, "approvals": approvals})
 forms = st.fixed_dictionaries(
     {
         "polls_to_finish": st.integers(1, 3),
@@ -65,7 +66,7 @@ forms = st.fixed_dictionaries(
     },
 )
 ends = st.sampled_from(["completed"] * 8 + ["failed", "incomplete"])
-plans = st.tuples(forms, st.lists(legs, min_size=0, max_size=3), ends)
+plans = st.tuples(forms, st.lists(responses, min_size=0, max_size=3), ends)
 steps_of = st.sampled_from([1, 1, 2, 3, 5, 8, 13, 30])
 moments = st.sampled_from(
     ["post", "claim", "record", "put", "put_writes", "function", "end_turn", "open_turn"]
@@ -112,7 +113,7 @@ class Machine(RuleBasedStateMachine):
     def _stores(self) -> Any:
         return InMemorySaver(), MemoryLedger(clock=self.loop.time)
 
-    def run(self, work: Any) -> Any:
+    def do(self, work: Any) -> Any:
         return self.loop.run_until_complete(work)
 
     def teardown(self) -> None:
@@ -120,16 +121,16 @@ class Machine(RuleBasedStateMachine):
             if hasattr(self, "world"):
                 try:
                     if sys.exc_info()[0] is None:
-                        self.run(self.world.finish())
+                        self.do(self.world.finish())
                 finally:
                     self.totals.update({f"end: {name}": n for name, n in self.world.ends.items()})
                     self.totals.update({f"fault: {name}": n for name, n in self.world.faults.items()})
                     self.totals["posts"] += len(self.world.posts)
                     self.totals["turns"] += len(self.world.opened)
-                    self.totals["runs of functions"] += self.world.runs.total()
+                    self.totals["runs of functions"] += self.world.function_runs.total()
                     self.totals["decisions"] += len(self.world.recorded)
                     self.totals["examples"] += 1
-                    self.run(self.world.dispose())
+                    self.do(self.world.dispose())
         finally:
             _worlds.clear()
             self.store.reset()
@@ -139,8 +140,8 @@ class Machine(RuleBasedStateMachine):
     def holds(self) -> None:
         self.totals["steps"] += 1
         if hasattr(self, "world"):
-            self.run(self.world.check())
-            self.pending = self.run(self.world.look())
+            self.do(self.world.invariants.check())
+            self.pending = self.do(self.world.look())
 
     # -- people
 
@@ -149,28 +150,28 @@ class Machine(RuleBasedStateMachine):
         live = self.world.live()
         if number < len(live) and len(live) > 0:
             return live[number]
-        return self.world.start(far=far) if len(live) < MOST_PROCESSES else live[-1]
+        return self.world.start_process(far=far) if len(live) < MOST_PROCESSES else live[-1]
 
     def may_start(self) -> bool:
-        return len(self.world.busy()) < MOST_DRIVERS
+        return len(self.world.busy()) < MOST_RUNS
 
     @precondition(may_start)
     @rule(number=index, plan=plans, on_busy=on_busy, far=st.booleans())
     def ask(self, number: int, plan: Any, on_busy: str, far: bool) -> None:
         self.number += 1
         self.asked.append(_question(self.number, *plan))
-        self.run(self.world.ask(self.process(number, far=far), self.asked[-1], on_busy))
+        self.do(self.world.ask(self.process(number, far=far), self.asked[-1], on_busy))
 
     @precondition(lambda self: self.asked and self.may_start())
     @rule(number=index, which=st.integers(0, 1), on_busy=on_busy)
     def ask_again(self, number: int, which: int, on_busy: str) -> None:
         text = self.asked[-1 - which % len(self.asked)]
-        self.run(self.world.ask(self.process(number), text, on_busy))
+        self.do(self.world.ask(self.process(number), text, on_busy))
 
     @precondition(lambda self: self.asked and self.may_start())
     @rule(number=index)
     def resume(self, number: int) -> None:
-        self.run(self.world.drive("resume", self.process(number), None))
+        self.do(self.world.start_run("resume", self.process(number), None))
 
     @precondition(lambda self: self.pending and self.may_start())
     @rule(
@@ -205,14 +206,14 @@ class Machine(RuleBasedStateMachine):
         """Two people answer at the same time, and not the same."""
         shown = self.pending
         assert shown is not None
-        drivers = []
+        runs = []
         for values in (say, [not value for value in say]):
             decisions = dict(zip(shown.ids, values, strict=False))
-            drivers.append(self.run(self.world.answer(self.world.start(), shown, decisions)))
+            runs.append(self.do(self.world.answer(self.world.start_process(), shown, decisions)))
         for number, times in enumerate(turns):
-            self.run(self.world.advance(drivers[number % 2].process, times))
-        for driver in drivers:
-            self.run(self.world.complete(driver))
+            self.do(self.world.advance(runs[number % 2].process, times))
+        for run in runs:
+            self.do(self.world.complete(run))
 
     @precondition(lambda self: self.world.shown and self.may_start())
     @rule(
@@ -245,49 +246,49 @@ class Machine(RuleBasedStateMachine):
         fresh: bool = False,
         to_the_end: bool = False,
     ) -> None:
-        driver: Driver = self.run(
+        run: GraphRun = self.do(
             self.world.answer(
                 self.process(number), shown, answer, decisions=decisions, by_position=by_position, fresh=fresh
             )
         )
         if to_the_end:
-            self.run(self.world.complete(driver))
+            self.do(self.world.complete(run))
 
     # -- time, and what happens in it
 
     def busy(self) -> bool:
         return bool(self.world.busy())
 
-    def driver(self, number: int) -> Driver:
-        drivers = self.world.busy()
-        return drivers[number % len(drivers)]
+    def a_run(self, number: int) -> GraphRun:
+        runs = self.world.busy()
+        return runs[number % len(runs)]
 
     @precondition(busy)
     @rule(number=index, times=steps_of, newest=st.booleans())
     def advance(self, number: int, times: int, newest: bool) -> None:
-        self.run(self.world.advance(self.driver(number).process, times, newest=newest))
+        self.do(self.world.advance(self.a_run(number).process, times, newest=newest))
 
     @precondition(busy)
     @rule(number=index, moment=moments, more=st.integers(0, 2))
     def advance_until(self, number: int, moment: str, more: int) -> None:
         """Up to an effect of that kind, or just past it."""
-        process = self.driver(number).process
+        process = self.a_run(number).process
         for _ in range(60):
             if any(operation.kind == moment for operation in process.waiting):
                 break
-            if not self.run(self.world.advance(process, 1)):
+            if not self.do(self.world.advance(process, 1)):
                 break
-        self.run(self.world.advance(process, more))
+        self.do(self.world.advance(process, more))
 
     @precondition(busy)
     @rule(number=index)
     def advance_to_the_end(self, number: int) -> None:
-        self.run(self.world.complete(self.driver(number)))
+        self.do(self.world.complete(self.a_run(number)))
 
     @precondition(busy)
     @rule(seconds=st.sampled_from([1.0, 12.0, 400.0]))
     def time_passes(self, seconds: float) -> None:
-        self.run(self.world.pause(seconds))
+        self.do(self.world.pause(seconds))
 
     # -- what goes wrong
 
@@ -295,14 +296,14 @@ class Machine(RuleBasedStateMachine):
     @rule(number=index)
     def kill(self, number: int) -> None:
         self.totals["kills"] += 1
-        self.run(self.world.kill(self.driver(number).process))
+        self.do(self.world.kill(self.a_run(number).process))
 
     @precondition(busy)
     @rule(number=index, after=st.booleans())
     def cancel(self, number: int, after: bool) -> None:
-        driver = self.driver(number)
+        run = self.a_run(number)
         self.totals["cancellations"] += 1
-        self.run(self.world.cancel(driver, after=after))
+        self.do(self.world.cancel(run, after=after))
 
     @precondition(busy)
     @rule(
@@ -313,28 +314,30 @@ class Machine(RuleBasedStateMachine):
     )
     def kill_at(self, number: int, moment: str, more: int, then: str) -> None:
         """Kill a process around an effect of that kind; another one goes on."""
-        driver = self.driver(number)
+        run = self.a_run(number)
         self.advance_until(number, moment, more)
         self.totals["kills"] += 1
-        self.run(self.world.kill(driver.process))
+        self.do(self.world.kill(run.process))
         if then == "ask":
-            self.run_to_the_end(self.world.ask(self.world.start(), driver.text or self.asked[-1], "wait"))
+            self.run_to_the_end(
+                self.world.ask(self.world.start_process(), run.text or self.asked[-1], "wait")
+            )
         elif then == "resume":
-            self.run_to_the_end(self.world.drive("resume", self.world.start(), None))
+            self.run_to_the_end(self.world.start_run("resume", self.world.start_process(), None))
 
     @precondition(busy)
     @rule(number=index, moment=moments, after=st.booleans())
     def cancel_at(self, number: int, moment: str, after: bool) -> None:
         """Cancel a run in front of an effect of that kind, or between the effect and its answer."""
-        driver = self.driver(number)
+        run = self.a_run(number)
         self.advance_until(number, moment, 0)
-        if driver.alive:
+        if run.alive:
             self.totals["cancellations"] += 1
-            self.run(self.world.cancel(driver, after=after))
-            self.run_to_the_end(self.world.drive("resume", self.world.start(), None))
+            self.do(self.world.cancel(run, after=after))
+            self.run_to_the_end(self.world.start_run("resume", self.world.start_process(), None))
 
     def run_to_the_end(self, started: Any) -> None:
-        self.run(self.world.complete(self.run(started)))
+        self.do(self.world.complete(self.do(started)))
 
     def requests(self) -> list[Process]:
         return [
@@ -345,7 +348,7 @@ class Machine(RuleBasedStateMachine):
     @rule(number=index, verdict=st.sampled_from(list(Verdict)[2:]))
     def lose(self, number: int, verdict: Verdict) -> None:
         requests = self.requests()
-        self.run(self.world.lose(requests[number % len(requests)], verdict))
+        self.do(self.world.lose(requests[number % len(requests)], verdict))
 
 
 _worlds: list[World] = []
@@ -395,15 +398,15 @@ def _store(directory: Path) -> JobStore:
 
 
 def _question(number: int, form: dict[str, Any], rounds: list[dict[str, Any]], end: str) -> str:
-    legs = []
-    for round_, leg in enumerate([*rounds, {"reply": f"The answer to {number}."}]):
+    responses = []
+    for round_, response in enumerate([*rounds, {"reply": f"The answer to {number}."}]):
         calls = [
             {"name": name, "arguments": {"text": f"{number}-{round_}-{n}"}}
-            for n, name in enumerate(leg.get("calls", []))
+            for n, name in enumerate(response.get("calls", []))
         ]
-        approvals = [{"name": name, "server_label": "web"} for name in leg.get("approvals", [])]
+        approvals = [{"name": name, "server_label": "web"} for name in response.get("approvals", [])]
         if calls or approvals or round_ == len(rounds):
-            legs.append({**leg, "calls": calls, "approvals": approvals})
-    legs[-1]["final_status"] = end
-    first, *others = legs
+            responses.append({**response, "calls": calls, "approvals": approvals})
+    responses[-1]["final_status"] = end
+    first, *others = responses
     return f"q{number} [[local: {json.dumps({**form, **first, 'rounds': others})}]]"

@@ -1,4 +1,4 @@
-"""What a server in front of the graph uses: entering before driving, tools of the caller, taking messages out."""
+"""What a server in front of the graph uses: prepared runs, tools of the caller, messages that are taken out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 from langchain_core.callbacks import AsyncCallbackHandler
 from langchain_core.messages import BaseMessage, HumanMessage, RemoveMessage, ToolMessage
 from langchain_core.tools import tool
-from langgraph.checkpoint.memory import InMemorySaver
 
 from databricks_supervisor.approvals.decisions import record_decision
 from databricks_supervisor.compiled import CompiledSupervisorGraph
@@ -21,9 +20,10 @@ from databricks_supervisor.errors import (
     SubmissionUnknownError,
     ThreadBusyError,
 )
-from databricks_supervisor.ledger import EffectKey, Ledger
+from databricks_supervisor.ledger import EffectKey
 from databricks_supervisor.state import Decision
-from tests.support.scene import CONFIG, Scene, scene
+from tests.support.compiled_graphs import ledger_of, supervisor
+from tests.support.graph_harness import CONFIG, DROPPED, GraphHarness, harness
 from tests.support.scripted_agent import (
     Plan,
     ScriptedAgent,
@@ -35,27 +35,17 @@ from tests.support.scripted_agent import (
     thread,
     until,
 )
-from tests.support.scripted_service import Answer, response
+from tests.support.scripted_service import response
 
 WEATHER = {
     "type": "function",
     "name": "weather",
     "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
 }
-DROPPED = Answer(drop="unanswered")
 
 
-def supervisor(agent: ScriptedAgent, **settings: Any) -> CompiledSupervisorGraph:
-    return agent.graph(**settings).compile(checkpointer=InMemorySaver())
-
-
-async def drive(graph: CompiledSupervisorGraph, prepared: Any, config: Any = None) -> list[Any]:
+async def stream_of(graph: CompiledSupervisorGraph, prepared: Any, config: Any = None) -> list[Any]:
     return [chunk async for chunk in graph.astream(prepared, config or thread(), stream_mode="values")]
-
-
-async def ledger_of(graph: CompiledSupervisorGraph) -> Ledger:
-    assert isinstance(graph.checkpointer, InMemorySaver)
-    return await graph.parts.ledgers.resolve(graph.checkpointer)
 
 
 async def read_messages(graph: CompiledSupervisorGraph) -> list[BaseMessage]:
@@ -66,7 +56,7 @@ async def read_messages(graph: CompiledSupervisorGraph) -> list[BaseMessage]:
 # ---- preparing a run, and then running it
 
 
-async def test_entering_opens_the_turn_and_submits_nothing() -> None:
+async def test_preparing_a_run_opens_the_turn_and_submits_nothing() -> None:
     agent = ScriptedAgent()
     graph = supervisor(agent)
     prepared = await graph.aprepare({**question(), "turn_id": "mine"}, thread())
@@ -77,30 +67,30 @@ async def test_entering_opens_the_turn_and_submits_nothing() -> None:
     assert await read_messages(graph) == []
 
 
-async def test_what_was_entered_is_driven_once() -> None:
+async def test_a_prepared_run_submits_once() -> None:
     agent = ScriptedAgent()
     graph = supervisor(agent)
     prepared = await graph.aprepare(question(), thread())
-    assert texts((await drive(graph, prepared))[-1]) == ["How much?", "Answer to: How much?"]
+    assert texts((await stream_of(graph, prepared))[-1]) == ["How much?", "Answer to: How much?"]
     again = await graph.aprepare(question(), thread())
     assert again.turn_id != prepared.turn_id
     assert agent.jobs == 1
 
 
-async def test_entering_twice_is_one_turn_and_driving_both_is_one_job() -> None:
+async def test_runs_prepared_for_one_question_are_one_turn_and_one_job() -> None:
     agent = ScriptedAgent()
     graph = supervisor(agent)
-    entries = [await graph.aprepare(question(), thread()) for _ in range(3)]
-    assert len({prepared.turn_id for prepared in entries}) == 1
-    await drive(graph, entries[0])
-    later = await graph.aprepare({**question(), "turn_id": entries[0].turn_id}, thread())
-    assert (later.turn_id, later.begins) == (entries[0].turn_id, False)
-    await drive(graph, later)
+    runs = [await graph.aprepare(question(), thread()) for _ in range(3)]
+    assert len({prepared.turn_id for prepared in runs}) == 1
+    await stream_of(graph, runs[0])
+    later = await graph.aprepare({**question(), "turn_id": runs[0].turn_id}, thread())
+    assert (later.turn_id, later.begins) == (runs[0].turn_id, False)
+    await stream_of(graph, later)
     assert agent.jobs == 1
     assert texts({"messages": await read_messages(graph)}) == ["How much?", "Answer to: How much?"]
 
 
-async def test_an_entry_that_nobody_drove_is_found_by_the_same_question() -> None:
+async def test_a_prepared_run_that_nobody_ran_is_found_by_the_same_question() -> None:
     agent = ScriptedAgent()
     graph = supervisor(agent)
     prepared = await graph.aprepare(question(), thread())
@@ -123,27 +113,27 @@ class Seen(AsyncCallbackHandler):
         self.names.append(str(more.get("name")))
 
 
-async def test_callbacks_and_tags_of_the_drive_are_kept() -> None:
+async def test_callbacks_and_tags_of_the_run_are_kept() -> None:
     graph = supervisor(ScriptedAgent())
     seen = Seen()
     prepared = await graph.aprepare(question(), thread())
-    await drive(graph, prepared, {**thread(), "callbacks": [seen], "run_name": "mine"})
+    await stream_of(graph, prepared, {**thread(), "callbacks": [seen], "run_name": "mine"})
     assert "submit" in seen.names
     assert seen.names[0] == "mine"
 
 
-async def test_callbacks_of_the_entry_are_kept_too() -> None:
+async def test_callbacks_given_when_it_was_prepared_are_kept_too() -> None:
     graph = supervisor(ScriptedAgent())
     seen = Seen()
     prepared = await graph.aprepare(question(), {**thread(), "callbacks": [seen]})
     assert isinstance(prepared, PreparedRun)
     assert seen.names == []
-    await drive(graph, prepared)
+    await stream_of(graph, prepared)
     assert "submit" in seen.names
 
 
 @pytest.mark.parametrize("input", [{}, {"messages": []}, question("")])
-async def test_what_is_no_question_cannot_be_entered(input: Any) -> None:
+async def test_no_run_is_prepared_for_what_is_no_question(input: Any) -> None:
     with pytest.raises(InvalidInputError, match="Nothing was submitted"):
         await supervisor(ScriptedAgent()).aprepare(input, thread())
 
@@ -261,7 +251,7 @@ async def test_entering_alone_takes_nothing_out() -> None:
     before = await read_messages(graph)
     prepared = await graph.aprepare(instead(before, "three"), thread())
     assert await read_messages(graph) == before
-    await drive(graph, prepared)
+    await stream_of(graph, prepared)
     assert texts({"messages": await read_messages(graph)}) == ["three", "Answer to: three"]
 
 
@@ -298,11 +288,11 @@ async def test_a_busy_thread_keeps_its_messages() -> None:
 
 async def test_more_headers_reach_the_post_alone() -> None:
     given = iter(["1", "2", "3"])
-    async with scene(request_headers=lambda: {"traceparent": f"00-{next(given)}"}) as s:
-        await s.ask("one")
-        await s.ask("two")
-    assert [post.headers["traceparent"] for post in s.service.posts] == ["00-1", "00-2"]
-    assert not any("traceparent" in get.headers for get in s.service.gets)
+    async with harness(request_headers=lambda: {"traceparent": f"00-{next(given)}"}) as h:
+        await h.ask("one")
+        await h.ask("two")
+    assert [post.headers["traceparent"] for post in h.service.posts] == ["00-1", "00-2"]
+    assert not any("traceparent" in get.headers for get in h.service.gets)
 
 
 @pytest.mark.parametrize("broken", [KeyError("secret-value"), TypeError("no")])
@@ -313,10 +303,10 @@ async def test_headers_that_cannot_be_had_are_only_missed(
         raise broken
 
     with caplog.at_level(logging.WARNING):
-        async with scene(request_headers=headers) as s:
-            await s.ask()
-            assert await s.texts() == ["How much?", "42"]
-    assert len(s.service.posts) == 1
+        async with harness(request_headers=headers) as h:
+            await h.ask()
+            assert await h.texts() == ["How much?", "42"]
+    assert len(h.service.posts) == 1
     assert "no_request_headers" in caplog.text
     assert "secret-value" not in caplog.text
 
@@ -324,57 +314,57 @@ async def test_headers_that_cannot_be_had_are_only_missed(
 # ---- decisions about what nobody knows
 
 
-async def decision(s: Scene, id: str) -> dict[str, Any] | None:
-    effect = await (await s.ledger()).get_effect(EffectKey((await s.turn()).turn_id, 0, "decision", id))
+async def decision(h: GraphHarness, id: str) -> dict[str, Any] | None:
+    effect = await (await h.ledger()).get_effect(EffectKey((await h.turn()).turn_id, 0, "decision", id))
     return effect.outcome if effect is not None else None
 
 
 async def test_a_yes_to_a_resubmission_is_recorded_with_what_was_asked() -> None:
-    async with scene([DROPPED, response("queued")]) as s:
-        await s.ask()
-        known = (await s.interrupt())["action_requests"][0]["args"]
-        await s.resume({"resubmit_1": True})
-        found = await decision(s, "resubmit_1")
+    async with harness([DROPPED, response("queued")]) as h:
+        await h.ask()
+        known = (await h.interrupt())["action_requests"][0]["args"]
+        await h.resume({"resubmit_1": True})
+        found = await decision(h, "resubmit_1")
         assert found == {
             "approve": True,
             "by": "person",
             "asked": {"name": "resubmit_job", "args": known},
         }
-        assert await s.texts() == ["How much?", "42"]
+        assert await h.texts() == ["How much?", "42"]
 
 
 async def test_the_first_decision_about_a_resubmission_stands() -> None:
-    async with scene([DROPPED, response("queued")]) as s:
-        await s.ask()
+    async with harness([DROPPED, response("queued")]) as h:
+        await h.ask()
         no = Decision(approve=False, by="person", reason="too dear")
-        await record_decision(await s.ledger(), (await s.turn()).turn_id, (0, "resubmit_1"), no)
+        await record_decision(await h.ledger(), (await h.turn()).turn_id, (0, "resubmit_1"), no)
         with pytest.raises(SubmissionUnknownError, match="too dear"):
-            await s.resume({"resubmit_1": True})
-        assert len(s.service.posts) == 1
-    async with scene([DROPPED, response("queued")]) as s:
-        await s.ask()
+            await h.resume({"resubmit_1": True})
+        assert len(h.service.posts) == 1
+    async with harness([DROPPED, response("queued")]) as h:
+        await h.ask()
         yes = Decision(approve=True, by="person")
-        await record_decision(await s.ledger(), (await s.turn()).turn_id, (0, "resubmit_1"), yes)
-        await s.resume({"resubmit_1": False})
-        assert len(s.service.posts) == 2
-        assert await s.texts() == ["How much?", "42"]
+        await record_decision(await h.ledger(), (await h.turn()).turn_id, (0, "resubmit_1"), yes)
+        await h.resume({"resubmit_1": False})
+        assert len(h.service.posts) == 2
+        assert await h.texts() == ["How much?", "42"]
 
 
 async def test_each_attempt_has_a_decision_of_its_own() -> None:
-    async with scene([DROPPED, DROPPED, response("queued")]) as s:
-        await s.ask()
-        await s.resume({"resubmit_1": True})
-        assert await decision(s, "resubmit_2") is None
-        await s.resume({"resubmit_2": True})
-        assert (await decision(s, "resubmit_2") or {})["approve"] is True
-        assert len(s.service.posts) == 3
+    async with harness([DROPPED, DROPPED, response("queued")]) as h:
+        await h.ask()
+        await h.resume({"resubmit_1": True})
+        assert await decision(h, "resubmit_2") is None
+        await h.resume({"resubmit_2": True})
+        assert (await decision(h, "resubmit_2") or {})["approve"] is True
+        assert len(h.service.posts) == 3
 
 
-async def test_a_drive_that_is_resumed_by_config_alone_asks_again() -> None:
-    async with scene([DROPPED, response("queued")]) as s:
-        await s.ask()
-        prepared = await s.graph.aprepare(None, CONFIG)
+async def test_a_run_that_is_resumed_by_config_alone_asks_again() -> None:
+    async with harness([DROPPED, response("queued")]) as h:
+        await h.ask()
+        prepared = await h.graph.aprepare(None, CONFIG)
         assert prepared.turn_id is None
-        await drive(s.graph, prepared, CONFIG)
-        assert (await s.interrupt())["ids"] == ["resubmit_1"]
-        assert len(s.service.posts) == 1
+        await stream_of(h.graph, prepared, CONFIG)
+        assert (await h.interrupt())["ids"] == ["resubmit_1"]
+        assert len(h.service.posts) == 1

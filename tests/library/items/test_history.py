@@ -1,8 +1,7 @@
-"""The request that a conversation makes, and the question in it."""
+"""The request that a conversation makes."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from typing import Any
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 from langchain_core.messages import (
     AIMessage,
     BaseMessage,
-    ChatMessage,
     HumanMessage,
     RemoveMessage,
     SystemMessage,
@@ -21,9 +19,9 @@ from langchain_core.messages import (
 )
 
 from databricks_supervisor.items import message_from_item
-from databricks_supervisor.items.history import question, question_digest, request_input
-
-from ...support.items_strategies import any_items
+from databricks_supervisor.items.history import request_input
+from tests.library.items.response_items import assistant, call, output, request, response, user
+from tests.support.items_strategies import any_items
 
 NOT_RUN = "No output: the call was not run."
 
@@ -92,38 +90,6 @@ def messages_of(*items: Any, response_id: str = "resp_1") -> list[BaseMessage]:
     return [message_from_item(item, response_id, index) for index, item in enumerate(items)]
 
 
-def user(text: str) -> dict[str, Any]:
-    return {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
-
-
-def assistant(text: str, **extra: Any) -> dict[str, Any]:
-    content = [{"type": "output_text", "text": text}]
-    return {"type": "message", "role": "assistant", "content": content, **extra}
-
-
-def call(call_id: str, arguments: str = "{}", name: str = "f") -> dict[str, Any]:
-    return {"type": "function_call", "call_id": call_id, "name": name, "arguments": arguments}
-
-
-def output(call_id: str, text: Any = "ok") -> dict[str, Any]:
-    return {"type": "function_call_output", "call_id": call_id, "output": text}
-
-
-def request(id_: str) -> dict[str, Any]:
-    labels = {"name": "web-search", "server_label": "you_dot_com", "arguments": '{"query": "x"}'}
-    return {"type": "mcp_approval_request", "id": id_, **labels}
-
-
-def response(id_: str, approve: bool = True, **extra: Any) -> dict[str, Any]:
-    return {
-        "type": "mcp_approval_response",
-        "id": id_,
-        "approval_request_id": id_,
-        "approve": approve,
-        **extra,
-    }
-
-
 def sent(*items: Any) -> list[dict[str, Any]]:
     built = request_input(messages_of(*items))
     check_request(built)
@@ -156,7 +122,7 @@ def test_a_strict_service_takes_every_conversation(messages: list[BaseMessage]) 
     assert request_input(messages_of(*built)) == built
 
 
-stories = st.lists(
+calls_in_any_order = st.lists(
     st.sampled_from(
         [
             *(make(id_) for id_ in ("a", "b") for make in (call, output, request, response)),
@@ -175,8 +141,8 @@ def is_used_again(items: list[dict[str, Any]], id_: str) -> bool:
 
 
 @settings(deadline=None, max_examples=300)
-@given(stories)
-def test_calls_in_any_order_make_one_story_each(items: list[dict[str, Any]]) -> None:
+@given(calls_in_any_order)
+def test_calls_in_any_order_are_paired_into_one_call_and_one_output(items: list[dict[str, Any]]) -> None:
     assume(not any(is_used_again(items, id_) for id_ in ("a", "b")))
     built = sent(*items)
     said = [item for item in built if item["type"] == "message"]
@@ -312,7 +278,7 @@ class TestApprovals:
         built = sent(user("Search."), request("x"), response("x"), output("x"), assistant("Found."))
         assert built == [user("Search."), made, output("x"), assistant("Found.")]
 
-    def test_the_story_that_the_ai_sdk_sends(self) -> None:
+    def test_what_the_ai_sdk_sends_is_a_call_and_its_output(self) -> None:
         made = call("x", '{"query": "x"}', "web-search")
         assert sent(request("x"), response("x"), made, output("x")) == [made, output("x")]
 
@@ -391,103 +357,3 @@ class TestCalls:
         )
         check_request(built)
         assert built == [user("Hi"), call("t", name="transfer"), output("t", "Transferred.")]
-
-
-IMAGE = {"type": "image", "base64": "aGk=", "mime_type": "image/png"}
-
-
-class TestQuestion:
-    def test_is_what_follows_the_last_answer(self) -> None:
-        messages = [
-            HumanMessage("1"),
-            AIMessage("2"),
-            HumanMessage("3"),
-            SystemMessage("4"),
-            HumanMessage("5"),
-        ]
-        assert question(messages) == messages[2:]
-
-    def test_is_everything_in_the_first_turn(self) -> None:
-        messages = [SystemMessage("Be brief."), HumanMessage("Hi")]
-        assert question(messages) == messages
-
-    def test_follows_a_tools_output(self) -> None:
-        messages = [HumanMessage("1"), ToolMessage("2", tool_call_id="c"), ChatMessage("3", role="user")]
-        assert question(messages) == messages[2:]
-
-    def test_leaves_decisions_out(self) -> None:
-        decision = message_from_item(response("x"), "r", 1)
-        ask = message_from_item(request("x"), "r", 0)
-        messages = [HumanMessage("Search."), ask, decision, HumanMessage("And hurry.")]
-        assert question(messages) == messages[3:]
-        assert question(messages[:3]) == messages[:2]
-
-    def test_is_from_the_last_person_on_if_an_agent_spoke_last(self) -> None:
-        messages = [HumanMessage("1"), AIMessage("2"), HumanMessage("3"), AIMessage("4"), AIMessage("5")]
-        assert question(messages) == messages[2:]
-        assert question(messages[3:]) == messages[3:]
-
-    @pytest.mark.parametrize(
-        "messages",
-        [
-            [],
-            [HumanMessage("")],
-            [HumanMessage("Hi"), AIMessage("Hello!"), HumanMessage("")],
-            [RemoveMessage("x")],
-            [message_from_item(response("x"), "r", 0)],
-        ],
-        ids=str,
-    )
-    def test_is_empty_where_nothing_is_said(self, messages: list[BaseMessage]) -> None:
-        assert question(messages) == []
-
-
-class TestDigest:
-    @pytest.mark.parametrize(
-        ("one", "other"),
-        [
-            (HumanMessage("Hi"), HumanMessage("Hi", id="1", name="Ann", additional_kwargs={"a": 1})),
-            (HumanMessage("Hi"), HumanMessage([{"type": "text", "text": "Hi", "id": "b"}])),
-            (HumanMessage("Hi"), HumanMessage([{"type": "input_text", "text": "Hi"}])),
-            (HumanMessage("Hi"), HumanMessage(["Hi", ""])),
-            (HumanMessage("Hi"), ChatMessage("Hi", role="user")),
-            (HumanMessage("Hi"), message_from_item({"role": "user", "content": "Hi"}, "r", 0)),
-            (HumanMessage("Hi"), message_from_item(user("Hi"), "r", 7)),
-            (HumanMessage([IMAGE]), HumanMessage([{**IMAGE, "id": "lc_1"}])),
-            (
-                HumanMessage([IMAGE]),
-                HumanMessage([{"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}]),
-            ),
-            (
-                HumanMessage([IMAGE]),
-                HumanMessage([{"type": "input_image", "image_url": "data:image/png;base64,aGk="}]),
-            ),
-        ],
-        ids=repr,
-    )
-    def test_is_the_same_for_the_same_content(self, one: BaseMessage, other: BaseMessage) -> None:
-        history = [HumanMessage("Hello"), AIMessage("Hello!")]
-        assert question_digest([one]) == question_digest([*history, other])
-
-    def test_a_question_that_a_parent_keeps_twice_is_one_question(self) -> None:
-        once = [HumanMessage("Hi"), HumanMessage([IMAGE])]
-        assert question_digest(once * 3) == question_digest(once)
-        assert question_digest([*once, *once[:1]]) != question_digest(once)
-
-    def test_differs_for_other_content(self) -> None:
-        asked = [
-            [HumanMessage("Hi")],
-            [HumanMessage("Hi ")],
-            [SystemMessage("Hi")],
-            [HumanMessage([IMAGE])],
-            [HumanMessage([IMAGE, "Hi"])],
-            [HumanMessage([{**IMAGE, "base64": "aGo="}])],
-            [HumanMessage("Hi"), AIMessage("Hello!")],
-            [],
-        ]
-        assert len({question_digest(messages) for messages in asked}) == len(asked)
-
-    def test_never_changes(self) -> None:
-        """Turns in a ledger are found by it, also by the next release."""
-        said = b'[["user",[{"text":"Hi","type":"text"}]]]'
-        assert question_digest([HumanMessage("Hi")]) == hashlib.sha256(said).hexdigest()

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from databricks_supervisor.items import message_from_item
 from databricks_supervisor.items.history import request_input
 from databricks_supervisor.items.output import is_unfinished, new_items, pending_approvals, pending_calls
-
-from ...support.items_strategies import any_items
-from .test_history import assistant, call, output, request, response, user
+from tests.library.items.response_items import assistant, call, output, request, response, user
+from tests.support.items_strategies import any_items
 
 Item = dict[str, Any]
 

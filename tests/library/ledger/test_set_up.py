@@ -119,7 +119,7 @@ def test_without_psycopg_the_error_says_what_to_install(from_url: bool) -> None:
     make = "SqlLedger" if from_url else "SqlLedger.from_psycopg"
     script = f"""
 import sys
-import tests.support.ledger_alone
+import tests.support.light_ledger_import
 sys.modules["psycopg"] = None
 from databricks_supervisor.ledger import SqlLedger
 from databricks_supervisor.errors import ConfigurationError
@@ -137,7 +137,7 @@ else:
 def test_the_interface_alone_loads_no_database() -> None:
     script = """
 import sys
-import tests.support.ledger_alone
+import tests.support.light_ledger_import
 import databricks_supervisor.ledger
 assert "sqlalchemy" not in sys.modules
 from databricks_supervisor.ledger import MemoryLedger

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 
 import jsonschema
 import pytest
-from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.types import Command
@@ -20,13 +18,12 @@ from databricks_supervisor.approvals.decisions import record_decision
 from databricks_supervisor.compiled import CompiledSupervisorGraph
 from databricks_supervisor.errors import TooManyRoundsError
 from databricks_supervisor.state import Decision
-from tests.library.approvals.test_interrupts import is_drawn_by_agent_chat_ui
+from tests.support.agent_chat_ui import NO, YES, is_drawn_by_agent_chat_ui
+from tests.support.compiled_graphs import WEB, latest_turn, ledger_of, supervisor
 from tests.support.scripted_agent import (
     Item,
     ScriptedAgent,
     approval,
-    asked,
-    call,
     first_asks,
     message,
     question,
@@ -34,13 +31,12 @@ from tests.support.scripted_agent import (
     thread,
 )
 
-WEB = {"type": "uc_connection", "uc_connection": {"name": "you_dot_com"}}
 TWO = (approval("a1", q="x"), approval("a2"))
-YES, NO = {"type": "approve"}, {"type": "reject", "message": "too dear"}
 
 
-def supervisor(agent: ScriptedAgent, **settings: Any) -> CompiledSupervisorGraph:
-    return agent.graph(tools=[WEB], **settings).compile(checkpointer=InMemorySaver())
+def web_supervisor(agent: ScriptedAgent, **settings: Any) -> CompiledSupervisorGraph:
+    """One with a hosted tool that may need approvals."""
+    return supervisor(agent, tools=[WEB], **settings)
 
 
 def pending(state: Any) -> Any:
@@ -61,7 +57,7 @@ def decided_by(state: Any) -> dict[str, str]:
 
 async def test_the_follow_up_is_the_conversation_the_requests_and_an_answer_to_each() -> None:
     agent = ScriptedAgent(first_asks(*TWO))
-    graph = supervisor(agent)
+    graph = web_supervisor(agent)
     await graph.ainvoke(question(), thread())
     state = await graph.ainvoke(Command(resume={"decisions": [YES, NO]}), thread())
     user, *rest = agent.inputs[-1]
@@ -89,7 +85,7 @@ async def test_an_approval_after_an_approval_is_another_round() -> None:
         return [approval(f"a{number}")] if number < 4 else [message("Done.")]
 
     agent = ScriptedAgent(script)
-    graph = supervisor(agent)
+    graph = web_supervisor(agent)
     await graph.ainvoke(question(), thread())
     for n in range(1, 4):
         state = await graph.ainvoke(Command(resume={f"a{n}": n != 2}), thread())
@@ -106,7 +102,7 @@ async def test_the_same_id_in_another_round_is_asked_again(echo: bool) -> None:
         return [approval("a1", q=number)] if number < 3 else [message("Done.")]
 
     agent = ScriptedAgent(script, echo=echo)
-    graph = supervisor(agent)
+    graph = web_supervisor(agent)
     await graph.ainvoke(question(), thread())
     state = await graph.ainvoke(Command(resume=True), thread())
     assert pending(state)["action_requests"][0]["args"] == {"q": 2}
@@ -118,7 +114,7 @@ async def test_the_same_id_in_another_round_is_asked_again(echo: bool) -> None:
 async def test_ids_of_any_length_are_answered_by_the_same_cut_id() -> None:
     long = "call_" + "x" * 186
     agent = ScriptedAgent(first_asks(approval(long), approval("a2")))
-    graph = supervisor(agent)
+    graph = web_supervisor(agent)
     state = await graph.ainvoke(question(), thread())
     assert pending(state)["ids"] == [long, "a2"]
     state = await graph.ainvoke(Command(resume={long: False, "a2": True}), thread())
@@ -130,7 +126,7 @@ async def test_ids_of_any_length_are_answered_by_the_same_cut_id() -> None:
 
 async def test_rounds_without_end_are_stopped_and_the_thread_goes_on() -> None:
     agent = ScriptedAgent(lambda items, number: [approval(f"a{number}")])
-    graph = supervisor(agent, max_rounds=3)
+    graph = web_supervisor(agent, max_rounds=3)
     await graph.ainvoke(question(), thread())
     for n in (1, 2):
         await graph.ainvoke(Command(resume={f"a{n}": True}), thread())
@@ -150,7 +146,7 @@ async def test_rounds_without_end_are_stopped_and_the_thread_goes_on() -> None:
 
 async def test_every_kind_of_interrupt_is_one_that_today_s_clients_draw() -> None:
     agent = ScriptedAgent(first_asks(*TWO), fail_create=[500])
-    graph = supervisor(agent)
+    graph = web_supervisor(agent)
     state = await graph.ainvoke(question(), thread())
     assert pending(state)["kind"] == "repeat_submission"
     assert pending(state)["action_requests"][0]["name"] == "resubmit_job"
@@ -163,7 +159,7 @@ async def test_every_kind_of_interrupt_is_one_that_today_s_clients_draw() -> Non
 
 async def test_the_interrupt_s_schema_takes_exactly_what_is_pending() -> None:
     agent = ScriptedAgent(first_asks(*TWO))
-    graph = supervisor(agent)
+    graph = web_supervisor(agent)
     state = await graph.ainvoke(question(), thread())
     schema = state["__interrupt__"][0].response_schema
     assert schema == (await graph.aget_state(thread())).interrupts[0].response_schema
@@ -197,7 +193,7 @@ async def test_the_interrupt_s_schema_takes_exactly_what_is_pending() -> None:
 )
 async def test_an_answer_that_is_not_understood_approves_nothing_and_is_asked_again(bad: Any) -> None:
     agent = ScriptedAgent(first_asks(*TWO))
-    graph = supervisor(agent)
+    graph = web_supervisor(agent)
     first = await graph.ainvoke(question(), thread())
     if bad == {}:
         given: Any = {first["__interrupt__"][0].id: {}}  # LangGraph refuses an empty map itself.
@@ -216,7 +212,7 @@ async def test_an_answer_that_is_not_understood_approves_nothing_and_is_asked_ag
 
 async def test_an_answer_by_the_interrupt_s_id_is_the_same_answer() -> None:
     agent = ScriptedAgent(first_asks(*TWO))
-    graph = supervisor(agent)
+    graph = web_supervisor(agent)
     state = await graph.ainvoke(question(), thread())
     id = state["__interrupt__"][0].id
     await graph.ainvoke(Command(resume={id: {"decisions": [YES, NO]}}), thread())
@@ -225,7 +221,7 @@ async def test_an_answer_by_the_interrupt_s_id_is_the_same_answer() -> None:
 
 async def test_an_answer_to_what_was_answered_before_is_refused() -> None:
     agent = ScriptedAgent(first_asks(*TWO))
-    graph = supervisor(agent)
+    graph = web_supervisor(agent)
     await graph.ainvoke(question(), thread())
     await graph.ainvoke(Command(resume={"a1": False}), thread())
     state = await graph.ainvoke(Command(resume={"a1": True}), thread())
@@ -237,7 +233,7 @@ async def test_an_answer_to_what_was_answered_before_is_refused() -> None:
 @pytest.mark.parametrize("caller", ["sync", "async"])
 async def test_parts_of_an_answer_may_come_in_any_order_from_either_caller(caller: str) -> None:
     agent = ScriptedAgent(first_asks(*TWO, approval("a3")))
-    graph = supervisor(agent)
+    graph = web_supervisor(agent)
     await graph.ainvoke(question(), thread())
     for id in ("a3", "a1", "a2"):
         assert agent.jobs == 1
@@ -311,15 +307,14 @@ async def approve_and_deny(agent: ScriptedAgent, graphs: list[CompiledSupervisor
 
 async def somebody_refuses(graph: CompiledSupervisorGraph) -> None:
     """Another process records that a1 is refused."""
-    ledger = await graph.parts.ledgers.resolve(graph.checkpointer)  # type: ignore[arg-type]
-    turn = await ledger.latest_turn("t", "")
-    assert turn is not None
+    ledger = await ledger_of(graph)
+    turn = await latest_turn(graph)
     await record_decision(ledger, turn.turn_id, (0, "a1"), Decision(approve=False, by="person"))
 
 
 async def test_who_comes_second_is_told_what_stands() -> None:
     agent = ScriptedAgent(first_asks(approval("a1")))
-    graph = supervisor(agent)
+    graph = web_supervisor(agent)
     await graph.ainvoke(question(), thread())
     await somebody_refuses(graph)
     events = [
@@ -349,7 +344,7 @@ async def test_answers_that_contradict_each_other_do_not_mix(tmp_path: Path) -> 
 
 async def test_an_answer_that_is_contradicted_goes_no_further() -> None:
     agent = ScriptedAgent(first_asks(approval("a1"), approval("a2")))
-    graph = supervisor(agent)
+    graph = web_supervisor(agent)
     await graph.ainvoke(question(), thread())
     await somebody_refuses(graph)
     asked = await graph.ainvoke(Command(resume={"a1": True, "a2": True}), thread())
@@ -382,7 +377,7 @@ async def test_the_policy_says_who_decides(policy: Any, asks: list[str]) -> None
         approval("r3", "read", "mail"),
     ]
     agent = ScriptedAgent(first_asks(*requests))
-    graph = supervisor(agent, require_approval=policy)
+    graph = web_supervisor(agent, require_approval=policy)
     state = await graph.ainvoke(question(), thread())
     if asks:
         assert [r["name"] for r in pending(state)["action_requests"]] == asks
@@ -396,99 +391,13 @@ async def test_the_policy_says_who_decides(policy: Any, asks: list[str]) -> None
 
 async def test_a_run_s_context_can_change_the_policy() -> None:
     agent = ScriptedAgent(first_asks(approval("a1")))
-    graph = supervisor(agent)
+    graph = web_supervisor(agent)
     state = await graph.ainvoke(question(), thread(), context={"require_approval": "never"})
     assert decided_by(state) == {"a1": "policy"}
 
 
 async def test_asking_about_a_repeat_is_never_answered_by_policy() -> None:
     agent = ScriptedAgent(fail_create=[500])
-    graph = supervisor(agent, require_approval="never")
+    graph = web_supervisor(agent, require_approval="never")
     state = await graph.ainvoke(question(), thread())
     assert pending(state)["kind"] == "repeat_submission"
-
-
-# ---- the whole of it, as a matrix
-
-ASKED = [f"a{n}" for n in range(1, 4)]
-CALLED = ["c1", "c2"]
-
-
-def scenarios() -> list[tuple[tuple[str, ...], tuple[bool, ...], str, bool]]:
-    """Every order of up to three approvals and two calls, each approved or refused, in three ways."""
-    found = []
-    for approvals, calls in itertools.product(range(4), range(3)):
-        kinds = ["a"] * approvals + ["c"] * calls
-        for order in sorted(set(itertools.permutations(kinds))):
-            numbers = {"a": iter(ASKED), "c": iter(CALLED)}
-            ids = tuple(next(numbers[kind]) for kind in order)
-            for verdicts in itertools.product([True, False], repeat=approvals):
-                for way in ("at once", "one by one", "backwards") if approvals else ("at once",):
-                    for echo in (False, True):
-                        found.append((ids, verdicts, way, echo))
-    return found
-
-
-@tool
-async def look_up(id: str) -> str:
-    """Look it up."""
-    return f"looked up {id}"
-
-
-async def play(ids: tuple[str, ...], verdicts: tuple[bool, ...], way: str, echo: bool) -> None:
-    requests = [approval(i, n=i) if i in ASKED else call(i, "look_up", {"id": i}) for i in ids]
-    wanted = dict(zip(ASKED, verdicts, strict=False))
-    agent = ScriptedAgent(lambda items, number: [message("Hello.")], echo=echo, direct=True)
-    graph = agent.graph(tools=[WEB, look_up]).compile(checkpointer=InMemorySaver())
-    await graph.ainvoke(question("Hi."), thread())
-    agent.script = first_asks(*requests) if requests else agent.script
-    state = await graph.ainvoke(question("Go."), thread())
-    order = [id for id in ids if id in ASKED]
-    parts: list[Any] = []
-    if way == "at once" and order:
-        parts = [{"decisions": [YES if wanted[id] else NO for id in order]}]
-    elif way == "one by one":
-        parts = [{id: wanted[id]} for id in order]
-    elif way == "backwards":
-        parts = [{id: YES if wanted[id] else NO} for id in reversed(order)]
-    for part in parts:
-        assert agent.jobs == 2
-        state = await graph.ainvoke(Command(resume=part), thread())
-    assert "__interrupt__" not in state
-    assert agent.jobs == (3 if ids else 2)
-    if not ids:
-        return
-    assert agent.decisions() == wanted
-    assert agent.outputs() == {id: f"looked up {id}" for id in ids if id in CALLED}
-    starts = [i.get("call_id", i.get("id")) for i in agent.inputs[-1] if i["type"] in STARTS]
-    assert starts == list(ids)
-    said = texts(state, "ai")[-1]
-    assert all(f"{id}: looked up {id}" in said for id in ids if id in CALLED)
-    assert all(f"{id}: {'done' if wanted[id] else 'refused'}" in said for id in order)
-    history = texts(state)
-    agent.script = lambda items, number: [message("You are welcome.")]
-    state = await graph.ainvoke(question("Thanks."), thread())
-    assert texts(state)[: len(history)] == history
-    assert asked(agent.inputs[-1]) == "Thanks."
-    assert agent.jobs == 4
-    # The next turn tells one story of each: a call and its output, and no approval that was carried out.
-    assert not agent.decisions()
-    assert sorted(agent.outputs()) == sorted(ids)
-
-
-STARTS = ("function_call", "mcp_approval_request")
-MATRIX = scenarios()
-
-
-@pytest.mark.parametrize("part", range(4))
-async def test_every_order_of_approvals_and_calls_is_posted_and_told_as_decided(part: int) -> None:
-    """A sample; the whole with ``-m full``."""
-    for scenario in MATRIX[part::72]:
-        await play(*scenario)
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("part", range(8))
-async def test_the_whole_matrix(part: int) -> None:
-    for scenario in MATRIX[part::8]:
-        await play(*scenario)

@@ -8,7 +8,7 @@ import pytest
 
 from databricks_supervisor.errors import TurnEndedError
 from tests.support.ledgers import new_turn
-from tests.support.scene import Scene, scene
+from tests.support.graph_harness import Harness, harness
 from tests.support.scripted_service import Answer, message, response
 
 APPROVAL = {

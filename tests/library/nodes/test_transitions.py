@@ -22,7 +22,7 @@ from databricks_supervisor.errors import (
     SupervisorError,
 )
 from databricks_supervisor.nodes.transitions import failure_of_status
-from tests.support.scene import CONFIG, Scene, scene
+from tests.support.graph_harness import CONFIG, GraphHarness, harness
 from tests.support.scripted_service import API_KEY, Answer, message, refusal, response
 
 # Each way to end: what the service answers to creates and retrieves, and the error that it is.
@@ -39,21 +39,21 @@ endings = pytest.mark.parametrize(("creates", "retrieves", "kind"), ENDINGS.valu
 SETTINGS: dict[str, Any] = {"on_unknown_submission": "fail", "deadline_s": 5}
 
 
-async def works_again(s: Scene) -> None:
+async def works_again(h: GraphHarness) -> None:
     """Another question gets its answer."""
-    s.service.creates[:] = [response("queued", id="resp_2")]
-    s.service.retrieves[:] = [response("completed", message("fine", "msg_2"), id="resp_2")]
-    await s.ask("Another question")
-    assert (await s.texts())[-1] == "fine"
-    assert await s.waits_at() == ()
+    h.service.creates[:] = [response("queued", id="resp_2")]
+    h.service.retrieves[:] = [response("completed", message("fine", "msg_2"), id="resp_2")]
+    await h.ask("Another question")
+    assert (await h.texts())[-1] == "fine"
+    assert await h.waits_at() == ()
 
 
 async def test_why_an_answer_is_incomplete_is_kept_without_credentials() -> None:
     details = {"reason": "max_output_tokens for dapi0123456789abcdef0123456789abcdef"}
     cut = response("incomplete", message("Half of it"), incomplete_details=details)
-    async with scene([response("queued")], [cut]) as s:
-        await s.ask()
-        kept = (await s.values())["job"]["incomplete"]
+    async with harness([response("queued")], [cut]) as h:
+        await h.ask()
+        kept = (await h.values())["job"]["incomplete"]
     assert "max_output_tokens" in kept
     assert "dapi" not in kept
 
@@ -65,51 +65,51 @@ async def test_why_an_answer_is_incomplete_is_kept_without_credentials() -> None
 async def test_an_error_is_in_the_state_before_it_is_raised(
     creates: list[Answer], retrieves: list[Answer], kind: type[SupervisorError]
 ) -> None:
-    async with scene(creates, retrieves, **SETTINGS) as s:
+    async with harness(creates, retrieves, **SETTINGS) as h:
         with pytest.raises(kind) as raised:
-            await s.ask()
-        failure = (await s.job())["failure"]
+            await h.ask()
+        failure = (await h.job())["failure"]
         assert (failure["kind"], failure["message"]) == (kind.__name__, str(raised.value))
         assert failure["said"] is False
-        assert (await s.turn()).ended_at is not None
-        assert await s.texts() == ["How much?"]
+        assert (await h.turn()).ended_at is not None
+        assert await h.texts() == ["How much?"]
 
 
 @endings
 async def test_a_thread_that_ended_badly_says_the_same_on_resume(
     creates: list[Answer], retrieves: list[Answer], kind: type[SupervisorError]
 ) -> None:
-    async with scene(creates, retrieves, **SETTINGS) as s:
+    async with harness(creates, retrieves, **SETTINGS) as h:
         with pytest.raises(kind) as first:
-            await s.ask()
+            await h.ask()
         with pytest.raises(kind) as again:
-            await s.resume()
+            await h.resume()
         assert str(again.value) == str(first.value)
         assert {name: value for name, value in vars(again.value).items() if name != "__notes__"} == {
             name: value for name, value in vars(first.value).items() if name != "__notes__"
         }
-    assert len(s.service.posts) == 1
+    assert len(h.service.posts) == 1
 
 
 @endings
 async def test_after_a_bad_end_another_question_works(
     creates: list[Answer], retrieves: list[Answer], kind: type[SupervisorError]
 ) -> None:
-    async with scene(creates, retrieves, **SETTINGS) as s:
+    async with harness(creates, retrieves, **SETTINGS) as h:
         with pytest.raises(kind):
-            await s.ask()
-        await works_again(s)
-        assert (await s.job())["failure"] is None
+            await h.ask()
+        await works_again(h)
+        assert (await h.job())["failure"] is None
 
 
 @endings
 async def test_sync_callers_get_the_same_error(
     creates: list[Answer], retrieves: list[Answer], kind: type[SupervisorError]
 ) -> None:
-    async with scene(creates, retrieves, **SETTINGS) as s:
+    async with harness(creates, retrieves, **SETTINGS) as h:
         question = {"messages": [("user", "How much?")]}
         with pytest.raises(kind):
-            await asyncio.to_thread(lambda: s.graph.invoke(question, CONFIG))
+            await asyncio.to_thread(lambda: h.graph.invoke(question, CONFIG))
 
 
 # ---- message
@@ -119,24 +119,24 @@ async def test_sync_callers_get_the_same_error(
 async def test_an_error_can_be_the_answer_instead_and_the_run_goes_on(
     creates: list[Answer], retrieves: list[Answer], kind: type[SupervisorError]
 ) -> None:
-    async with scene(creates, retrieves, on_failure="message", **SETTINGS) as s:
-        *_, said = await s.ask()
+    async with harness(creates, retrieves, on_failure="message", **SETTINGS) as h:
+        *_, said = await h.ask()
         assert isinstance(said, AIMessage)
         assert said.response_metadata["error"] == kind.__name__
-        assert said.text == (await s.job())["failure"]["message"]
-        assert said.id == f"{(await s.turn()).turn_id}:failure"
-        assert await s.waits_at() == ()
-        assert (await s.turn()).ended_at is not None
-        await works_again(s)
-        assert await s.texts() == ["How much?", said.text, "Another question", "fine"]
+        assert said.text == (await h.job())["failure"]["message"]
+        assert said.id == f"{(await h.turn()).turn_id}:failure"
+        assert await h.waits_at() == ()
+        assert (await h.turn()).ended_at is not None
+        await works_again(h)
+        assert await h.texts() == ["How much?", said.text, "Another question", "fine"]
 
 
 async def test_what_a_failed_job_delivered_comes_before_the_message() -> None:
     failed = response("failed", message("one", "m1"), error="it broke")
-    async with scene(retrieves=[failed], on_failure="message") as s:
-        await s.ask()
-        assert (await s.texts())[:2] == ["How much?", "one"]
-        assert "it broke" in (await s.texts())[2]
+    async with harness(retrieves=[failed], on_failure="message") as h:
+        await h.ask()
+        assert (await h.texts())[:2] == ["How much?", "one"]
+        assert "it broke" in (await h.texts())[2]
 
 
 # ---- what a status stands for

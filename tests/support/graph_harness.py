@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -19,8 +20,16 @@ from tests.support.scripted_service import Answer, ScriptedService, message, res
 
 CONFIG: RunnableConfig = {"configurable": {"thread_id": "thread"}}
 
+QUEUED, RUNNING = response("queued"), response("in_progress")
+DONE = response("completed", message("42"))
+DROPPED = Answer(drop="unanswered")
+"""The request arrived, and the connection broke before the answer to it."""
 
-class Scene:
+ANSWERED = ["How much?", "42"]
+"""The texts of the thread when everything went well."""
+
+
+class GraphHarness:
     """One thread of one graph.
 
     Attributes:
@@ -47,6 +56,17 @@ class Scene:
     async def ask(self, text: str = "How much?", **options: Any) -> list[BaseMessage]:
         """Ask a question; what the thread holds when the run ends."""
         return await self.run({"messages": [{"role": "user", "content": text}]}, **options)
+
+    async def ask_and_cancel(self) -> None:
+        """Ask a question, and cancel the run while its job is polled."""
+        polled = asyncio.Event()
+        self.time.on_sleep = lambda _: polled.set() if self.service.gets else None
+        run = asyncio.ensure_future(self.ask())
+        await polled.wait()
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+        assert run.cancelled()
+        self.time.on_sleep = None
 
     async def resume(self, answer: Any = None, **options: Any) -> list[BaseMessage]:
         """Go on, with the answer to an interrupt if there is one."""
@@ -97,14 +117,14 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(
+async def harness(
     creates: Iterable[Answer] = (response("queued"),),
     retrieves: Iterable[Answer] = (response("completed", message("42")),),
     cancels: Iterable[Answer] = (),
     *,
     saver: Any = None,
     **settings: Any,
-) -> AsyncIterator[Scene]:
-    """A scene whose service runs while the block does; by default everything goes well."""
+) -> AsyncIterator[GraphHarness]:
+    """A harness whose service runs while the block does; by default everything goes well."""
     async with serving(ScriptedService(creates, retrieves, cancels)) as service:
-        yield Scene(service, saver if saver is not None else InMemorySaver(), settings)
+        yield GraphHarness(service, saver if saver is not None else InMemorySaver(), settings)

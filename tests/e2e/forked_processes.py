@@ -82,6 +82,12 @@ class Process:
         self.signal(signal.SIGKILL)
         self.wait()
 
+    def kill_after(self, seconds: float) -> None:
+        """Let it run for so long after its start, then kill it."""
+        self.wait_for("started")
+        time.sleep(seconds)
+        self.kill()
+
     def running(self) -> bool:
         """Whether it runs still, as far as its output tells."""
         ready, _, _ = select.select([self._events], [], [], 0) if self._code is None else ([], [], [])

@@ -1,4 +1,4 @@
-"""Doing things at the same moment."""
+"""Several actions at the same moment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Import this before anything else, and the ledger is loaded without the rest of the package.
+"""The ledger without the rest of the package, if this is imported before anything else.
 
 The package's own ``__init__`` loads LangGraph, which takes seconds in each of many processes.
 """

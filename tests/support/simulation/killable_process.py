@@ -140,7 +140,7 @@ class Process:
         self.held.clear()
 
 
-class MortalSaver(BaseCheckpointSaver[Any]):
+class GatedSaver(BaseCheckpointSaver[Any]):
     """The checkpoints that survive, as one process reaches them."""
 
     def __init__(self, process: Process, inner: BaseCheckpointSaver[Any]) -> None:
@@ -177,7 +177,7 @@ class MortalSaver(BaseCheckpointSaver[Any]):
         )
 
 
-class MortalLedger:
+class GatedLedger:
     """The ledger that survives, as one process reaches it.
 
     Args:
@@ -247,7 +247,7 @@ class MortalLedger:
         return await self.process.act(name, lambda _: getattr(self.inner, name)(*args))
 
 
-class MortalTransport(httpx2.AsyncBaseTransport):
+class GatedTransport(httpx2.AsyncBaseTransport):
     """The network between one process and the service.
 
     Args:

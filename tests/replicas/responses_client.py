@@ -29,6 +29,25 @@ def question(text: str, **behaviour: Any) -> str:
     return f"{text} [[local: {json.dumps(behaviour)}]]" if behaviour else text
 
 
+def many_items(count: int = 20) -> list[Item]:
+    """Items for a job: messages and hosted calls; some of the texts are cut into several deltas."""
+    items: list[Item] = []
+    for number in range(count):
+        if number % 4 == 1:
+            items.append(
+                {"type": "function_call", "call_id": f"h{number}", "name": "hosted", "arguments": "{}"}
+            )
+        elif number % 4 == 2:
+            items.append(
+                {"type": "function_call_output", "call_id": f"h{number - 1}", "output": f"o{number}"}
+            )
+        else:
+            text = f"Part {number}. " + "word " * (number * 15)
+            content = [{"type": "output_text", "text": text}]
+            items.append({"type": "message", "role": "assistant", "content": content})
+    return items
+
+
 def user(text: str) -> Item:
     """A message of a person, as the chat UI sends it."""
     return {"role": "user", "content": [{"type": "input_text", "text": text}]}
@@ -91,7 +110,7 @@ class Heard:
         return found
 
 
-class Wire:
+class ResponsesClient:
     """Talks to one server, as one caller.
 
     Args:
@@ -123,7 +142,7 @@ class Wire:
         return found
 
     def finished(self, id: str) -> dict[str, Any]:
-        """A response at its end or at its pause; followed as events, which drives it."""
+        """A response at its end or at its pause; followed as events, which carries it on."""
         return self.follow(id).response
 
     def follow(

@@ -11,37 +11,39 @@ from typing import Any
 
 import httpx
 
-from tests.e2e.forks import Event, ForkServer
-from tests.e2e.stories import Items, Store, Story
+from tests.e2e.forked_processes import Event, ForkServer
+from tests.e2e.scenario import Items, Scenario, Store
 from tests.support.local_supervisor_process import RESPONSES, LocalSupervisor
 
-NewErrand = Callable[..., "Errand"]
+NewApprovalScenario = Callable[..., "ApprovalScenario"]
 
 
-class ErrandForks(ForkServer):
+class ApprovalForkServer(ForkServer):
     """A fork server whose children run :mod:`.approvals_runner`."""
 
     def __init__(self, log: Path) -> None:
         super().__init__(log, "tests.e2e.approvals_runner")
 
 
-def errand_forks(folder: Path) -> Iterator[ErrandForks]:
+def approval_fork_server(folder: Path) -> Iterator[ApprovalForkServer]:
     """The fork server of a module of tests."""
-    with ErrandForks(folder / "stderr.txt") as server:
+    with ApprovalForkServer(folder / "stderr.txt") as server:
         yield server
 
 
-def errands(forks: ForkServer, service: LocalSupervisor, shared_postgres: Store, folder: Path) -> NewErrand:
-    """Makes errands that are kept in a SQLite file of their own, or in the shared database."""
+def approval_scenarios(
+    fork_server: ForkServer, service: LocalSupervisor, shared_postgres: Store, folder: Path
+) -> NewApprovalScenario:
+    """Makes scenarios that are kept in a SQLite file of their own, or in the shared database."""
 
-    def make(store: str = "sqlite", durability: str = "sync", **behaviour: Any) -> Errand:
-        errand = Errand(
-            forks, service, shared_postgres, durability, behaviour={"duration_s": 0.1, **behaviour}
+    def make(store: str = "sqlite", durability: str = "sync", **behaviour: Any) -> ApprovalScenario:
+        scenario = ApprovalScenario(
+            fork_server, service, shared_postgres, durability, behaviour={"duration_s": 0.1, **behaviour}
         )
-        errand.spec["file"] = str(folder / f"{errand.thread}.txt")
+        scenario.spec["file"] = str(folder / f"{scenario.thread}.txt")
         if store == "sqlite":
-            errand.store = Store("sqlite", str(folder / f"{errand.thread}.sqlite"))
-        return errand
+            scenario.store = Store("sqlite", str(folder / f"{scenario.thread}.sqlite"))
+        return scenario
 
     return make
 
@@ -63,8 +65,8 @@ class Effect:
 
 
 @dataclass
-class Errand(Story):
-    """A :class:`Story` whose job asks a person, or for a function of the caller's.
+class ApprovalScenario(Scenario):
+    """A :class:`Scenario` whose job asks a person, or for a function of the caller's.
 
     Attributes:
         said: What a person said so far, by kind of the question: ids, and yes or no.
@@ -125,8 +127,8 @@ class Errand(Story):
         decisions = [decide(value["kind"], id) for id in value["ids"]]
         return {"answer": {asked["id"]: {"decisions": decisions}}}
 
-    def check_story(self, end: Event) -> None:
-        """Service, ledger and thread tell one story, and each part of it once.
+    def check_consistent(self, end: Event) -> None:
+        """Service, ledger and thread agree, and each part happened once.
 
         Every round has one job; each decision and each output is in the request of exactly one round after
         its own; the thread holds each item once, in the order in which it came about.

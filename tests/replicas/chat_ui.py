@@ -6,17 +6,17 @@ import copy
 import json
 from typing import Any
 
-from tests.replicas.wire import Item, Wire, allow, new_thread, requests_in, user
+from tests.replicas.responses_client import Item, ResponsesClient, allow, new_thread, requests_in, user
 from tests.support.local_supervisor_process import LocalSupervisor
 
-Story = list[tuple[Any, ...]]
+BriefInput = list[tuple[Any, ...]]
 
 
 class Chat:
     """One conversation of the chat UI.
 
     Args:
-        wire: The server that it is connected to; may be replaced at any time.
+        client: The server that it is connected to; may be replaced at any time.
         service: What the server asks.
         thread: The conversation's id.
 
@@ -25,8 +25,8 @@ class Chat:
         response: The latest response.
     """
 
-    def __init__(self, wire: Wire, service: LocalSupervisor, thread: str | None = None) -> None:
-        self.wire = wire
+    def __init__(self, client: ResponsesClient, service: LocalSupervisor, thread: str | None = None) -> None:
+        self.client = client
         self.thread = thread or new_thread()
         self.items: list[Item] = []
         self.response: dict[str, Any] = {}
@@ -44,7 +44,7 @@ class Chat:
 
     def post(self) -> dict[str, Any]:
         """Post the conversation as it is, and keep what comes."""
-        self.response = self.wire.stream(self.body()).response
+        self.response = self.client.stream(self.body()).response
         self.items += [as_kept(item) for item in self.response["output"] if not self._knows(item)]
         return self.response
 
@@ -57,10 +57,10 @@ class Chat:
         """The approval requests that the latest response shows."""
         return requests_in(self.response)
 
-    def stories(self, asked: str) -> list[Story]:
-        """What the service was sent for a question, one story a job, in order."""
+    def inputs(self, asked: str) -> list[BriefInput]:
+        """The input of each job that the service got for a question, in order, told shortly."""
         jobs = self._service.submissions(asked)["jobs"]
-        return [story(self._service.job(job["id"])["request"]["input"]) for job in jobs]
+        return [brief(self._service.job(job["id"])["request"]["input"]) for job in jobs]
 
     def _knows(self, item: Item) -> bool:
         return any(
@@ -78,9 +78,9 @@ def as_kept(item: Item) -> Item:
     return kept
 
 
-def story(items: list[Item]) -> Story:
+def brief(items: list[Item]) -> BriefInput:
     """The input of a request, told shortly."""
-    told: Story = []
+    told: BriefInput = []
     for item in items:
         match item.get("type", "message"):
             case "message":

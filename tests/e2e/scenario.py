@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import psycopg
 
-from tests.e2e.forks import Event, ForkServer, Process, wait_until
+from tests.e2e.forked_processes import Event, ForkServer, Process, wait_until
 from tests.support.local_supervisor_process import RESPONSES, LocalSupervisor
 
 Items = list[dict[str, Any]]
@@ -58,21 +58,21 @@ class Store:
 
 
 @dataclass
-class Story:
+class Scenario:
     """A question on a thread of its own.
 
     Attributes:
-        forks: Starts the processes.
+        fork_server: Starts the processes.
         service: The stand-in of the service.
         store: Where checkpoints and ledger are.
         durability: What the graph is compiled with.
         behaviour: What the service does with the question.
-        spec: More for the processes (:func:`.runner.drive`).
+        spec: More for the processes (:func:`.runner.run_graph`).
         approvals: How often a person agreed to send the question once more.
         log: Gets what the processes say on stderr, in place of the common log.
     """
 
-    forks: ForkServer
+    fork_server: ForkServer
     service: LocalSupervisor
     store: Store | None
     durability: str = "sync"
@@ -93,9 +93,9 @@ class Story:
         """The input that asks it."""
         return {"ask": self.question}
 
-    def start(self, given: Any, function: str = "drive", *, held: bool = False, **spec: Any) -> Process:
+    def start(self, given: Any, function: str = "run_graph", *, held: bool = False, **spec: Any) -> Process:
         """Start a process that runs the thread with this input; ``None`` resumes."""
-        return self.forks.start(
+        return self.fork_server.start(
             function,
             {
                 "store": [self.store.kind, self.store.address] if self.store else None,
@@ -182,7 +182,7 @@ class Story:
 
 
 def in_parallel(check: Callable[..., None], cases: Iterable[Case], *, workers: int = 4) -> None:
-    """Check every case, a few at a time (most of a story is waiting).
+    """Check every case, a few at a time (most of a scenario is waiting).
 
     Raises:
         ExceptionGroup: What went wrong, each with its case.

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from tests.replicas.wire import PATIENCE_S
+from tests.replicas.responses_client import PATIENCE_S
 
 
 class Database:
@@ -44,7 +44,7 @@ class Database:
         """Wait until the turn of a public id has ended; nobody is asked for it."""
         deadline = time.monotonic() + PATIENCE_S
         while not self.turns()[turn_of(id)]:
-            assert time.monotonic() < deadline, f"nobody drove {id} to its end"
+            assert time.monotonic() < deadline, f"nobody carried {id} to its end"
             time.sleep(0.1)
 
     def everything(self) -> bytes:

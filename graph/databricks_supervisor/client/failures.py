@@ -209,7 +209,7 @@ def classify_retrieve(refused: ErrorResponse) -> Transient | ServiceError:
     code = refused.status_code
     if code in (408, 409, 425, 429) or (code >= 500 and code != 501):
         return Transient(f"the service answered {code}: {refused.text}", refused.retry_after_s)
-    return _final_error(refused, "The job was not changed, and the thread still has its id.")
+    return _final_error(refused, "The job was not touched and the thread still knows it.")
 
 
 def _final_error(refused: ErrorResponse, effect: str) -> ServiceError:

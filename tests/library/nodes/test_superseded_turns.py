@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from databricks_supervisor.errors import TurnEndedError
+from tests.support.graph_harness import GraphHarness, harness
 from tests.support.ledgers import new_turn
-from tests.support.graph_harness import Harness, harness
 from tests.support.scripted_service import Answer, message, response
 
 APPROVAL = {
@@ -20,7 +20,7 @@ APPROVAL = {
 }
 
 
-async def polled_while(change: str, s: Scene, go_on: asyncio.Event, reached: asyncio.Event) -> None:
+async def polled_while(change: str, s: GraphHarness, go_on: asyncio.Event, reached: asyncio.Event) -> None:
     """Ask, and change the ledger while the job is read."""
     run = asyncio.ensure_future(s.ask())
     await reached.wait()
@@ -37,7 +37,7 @@ async def polled_while(change: str, s: Scene, go_on: asyncio.Event, reached: asy
 async def test_a_job_whose_turn_the_ledger_lost_is_still_read() -> None:
     go_on, reached = asyncio.Event(), asyncio.Event()
     done = response("completed", message("42"))
-    async with scene(retrieves=[Answer(body=done.body, until=go_on, reached=reached)]) as s:
+    async with harness(retrieves=[Answer(body=done.body, until=go_on, reached=reached)]) as s:
         await polled_while("lost", s, go_on, reached)
         assert (await s.texts())[-1] == "42"
 
@@ -45,14 +45,14 @@ async def test_a_job_whose_turn_the_ledger_lost_is_still_read() -> None:
 async def test_nothing_is_written_for_a_turn_that_another_one_followed() -> None:
     go_on, reached = asyncio.Event(), asyncio.Event()
     done = response("completed", message("42"))
-    async with scene(retrieves=[Answer(body=done.body, until=go_on, reached=reached)]) as s:
+    async with harness(retrieves=[Answer(body=done.body, until=go_on, reached=reached)]) as s:
         with pytest.raises(TurnEndedError, match="another message followed"):
             await polled_while("followed", s, go_on, reached)
         assert "42" not in await s.texts()
 
 
 async def test_a_round_of_a_deleted_thread_is_neither_submitted_nor_recorded_as_failed() -> None:
-    async with scene(retrieves=[response("completed", APPROVAL)]) as s:
+    async with harness(retrieves=[response("completed", APPROVAL)]) as s:
         await s.ask()
         posts = len(s.service.posts)
         await (await s.ledger()).delete_thread("thread")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.e2e.conftest import SEED
-from tests.e2e.forked_processes import Process
+from tests.e2e.forked_processes import Process, wait_until
 from tests.e2e.scenario import PACE, Scenario, in_parallel
 
 TIMES = 50
@@ -73,6 +73,7 @@ def test_an_impatient_second_ctrl_c_submits_nothing_twice(new_scenario: NewScena
         scenario.behaviour = {**PACE, "answer_delay_s": 0.6}
         run = start(scenario, how)
         assert run.wait_for("posting")
+        wait_until(lambda: scenario.submissions > 0, f"the POST of {scenario.name}")
         for _ in range(2):
             time.sleep(0.1)
             run.signal(signal.SIGINT)

@@ -9,13 +9,20 @@ from typing import Any
 
 import pytest
 from langchain_core.tools import tool
-from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.graph import START, MessagesState, StateGraph
 
 from databricks_supervisor import Time
 from databricks_supervisor.errors import PermissionDeniedError, ThreadBusyError, TurnEndedError
 from databricks_supervisor.ledger import NewTurn
-from tests.support.compiled_graphs import ANSWERED, WEB, cancel, first_is_held, ledger_of, running, supervisor
+from tests.support.compiled_graphs import (
+    ANSWERED,
+    WEB,
+    cancel,
+    first_is_held,
+    ledger_of,
+    parent_of,
+    running,
+    supervisor,
+)
 from tests.support.scripted_agent import (
     Item,
     Plan,
@@ -239,10 +246,7 @@ async def test_after_a_cancelled_question_the_same_one_is_a_new_job() -> None:
 
 
 def under_a_parent(agent: ScriptedAgent, **settings: Any) -> Any:
-    parent = StateGraph(MessagesState)
-    parent.add_node("ask", agent.graph(**settings).compile())
-    parent.add_edge(START, "ask")
-    return parent.compile(checkpointer=InMemorySaver())
+    return parent_of(("ask", agent.graph(**settings).compile()))
 
 
 async def test_under_a_parent_a_new_message_finds_the_job_running() -> None:

@@ -10,10 +10,7 @@ from langchain_core.tools import InjectedToolCallId, tool
 from langgraph.types import Interrupt
 
 from databricks_supervisor import errors
-from tests.support.simulation.killable_process import (
-    CURRENT,
-    Process,
-)
+from tests.support.simulation.killable_process import CURRENT, Process
 
 CONFIG: Any = {"configurable": {"thread_id": "thread"}}
 NEVER_ASKED = "lookup"

@@ -137,7 +137,7 @@ def config_of(thread_id: str) -> RunnableConfig:
     return {"configurable": {"thread_id": thread_id}}
 
 
-class Threads:
+class ThreadReader:
     """Reads threads.
 
     Args:

@@ -23,7 +23,7 @@ class Answers(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Driven:
+class RunResult:
     """How it ended.
 
     Attributes:
@@ -35,7 +35,7 @@ class Driven:
     look: Look
 
 
-async def drive(conversation: Conversation, question: str | None, view: View, answers: Answers) -> Driven:
+async def drive(conversation: Conversation, question: str | None, view: View, answers: Answers) -> RunResult:
     """Ask a question, or go on with the thread.
 
     Args:
@@ -57,7 +57,7 @@ async def drive(conversation: Conversation, question: str | None, view: View, an
             )
         if now.finished:
             view.finished_before(now.answer)
-            return Driven(Exit.ANSWERED, now)
+            return RunResult(Exit.ANSWERED, now)
         if now.pending:
             conversation.prepare()
         else:
@@ -74,10 +74,10 @@ async def drive(conversation: Conversation, question: str | None, view: View, an
                 given[pending.interrupt_id] = answer
         if not given:
             unknown = any(repeats(pending.value) for pending in now.pending)
-            return Driven(Exit.UNKNOWN if unknown else Exit.WAITING, now)
+            return RunResult(Exit.UNKNOWN if unknown else Exit.WAITING, now)
         view.busy("sending the answer")
         now = await _run(conversation, Command(resume=given), view)
-    return Driven(Exit.ANSWERED, now)
+    return RunResult(Exit.ANSWERED, now)
 
 
 async def _run(conversation: Conversation, given: Any, view: View) -> Look:

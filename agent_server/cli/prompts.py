@@ -39,7 +39,7 @@ def by_flag(*, approve: bool | None, otherwise: Answers | None) -> Answers:
     return answer
 
 
-def by_person() -> Answers:
+def prompt() -> Answers:
     """Ask at the terminal: one after the other, until one is left for later."""
     lines = _Lines()
     put_off: set[str] = set()

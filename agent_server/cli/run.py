@@ -212,10 +212,10 @@ def _view(request: Request) -> View:
 
 
 def _answers(request: Request) -> Answers:
-    from .prompts import by_flag, by_person
+    from .prompts import by_flag, prompt
 
     interactive = not request.as_json and sys.stdin.isatty() and sys.stdout.isatty()
-    person = by_person() if interactive else None
+    person = prompt() if interactive else None
     if request.approve_all or request.deny_all:
         return by_flag(approve=request.approve_all, otherwise=person)
     return person or by_flag(approve=None, otherwise=None)

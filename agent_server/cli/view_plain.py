@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from .text import Shown, closing_words, show_item, show_question, status_words
+from .text import Rendered, closing_words, show_item, show_question, status_words
 from .view import Ending, come_back
 
 _SAY_AGAIN_S = 15.0
@@ -70,7 +70,7 @@ class PlainView:
     def abandon(self) -> None:
         """Nothing to put in order."""
 
-    def _show(self, shown: Shown) -> None:
+    def _show(self, shown: Rendered) -> None:
         if shown.kind == "answer":
             self._say("\n" + "\n".join(shown.body) + "\n")
             return

@@ -13,7 +13,7 @@ from rich.panel import Panel
 from rich.spinner import Spinner
 from rich.text import Text
 
-from .text import Shown, clean, closing_words, show_item, show_question, status_words
+from .text import Rendered, clean, closing_words, show_item, show_question, status_words
 from .view import Ending, come_back
 
 _STYLE = {
@@ -77,7 +77,7 @@ class TerminalView:
         """The answer of a thread that has ended."""
         self._stop()
         self.note("This thread has ended. Its last answer:")
-        self._print(_drawn(Shown("answer", "", clean(answer).split("\n"))))
+        self._print(_drawn(Rendered("answer", "", clean(answer).split("\n"))))
 
     def error(self, code: str, message: str) -> None:
         """A line in red."""
@@ -118,7 +118,7 @@ class TerminalView:
             self._live = None
 
 
-def _drawn(shown: Shown) -> RenderableType:
+def _drawn(shown: Rendered) -> RenderableType:
     if shown.kind == "answer":
         return Padding(Markdown("\n".join(shown.body)), (1, 0))
     mark, style = _STYLE.get(shown.kind, _STYLE["other"])

@@ -22,7 +22,7 @@ from ..settings import AppSettings, load_settings
 from .server import SupervisorServer
 
 if TYPE_CHECKING:
-    from .service import Front
+    from .service import ResponseService
 
 
 logger = logging.getLogger(__name__)
@@ -58,9 +58,9 @@ def build_app(
         at_end: Called when it begins to shut down.
     """
     tokens = UserTokens() if settings.auth == "user" else None
-    opening: dict[str, asyncio.Future[Front]] = {}
+    opening: dict[str, asyncio.Future[ResponseService]] = {}
 
-    async def front() -> Front:
+    async def front() -> ResponseService:
         return await asyncio.shield(opening["front"])
 
     server = SupervisorServer(front, vault=tokens, enable_chat_proxy=settings.ui)
@@ -85,7 +85,7 @@ def build_app(
 async def _own(
     settings: AppSettings,
     tokens: UserTokens | None,
-    opened: asyncio.Future[Front],
+    opened: asyncio.Future[ResponseService],
     stop: asyncio.Event,
     at_ready: Callable[[], None],
 ) -> None:
@@ -96,7 +96,7 @@ async def _own(
         from ..graph import build_graph
         from ..storage.storage import open_storage
         from ..tracing.mlflow_tracing import Tracing
-        from .service import Front
+        from .service import ResponseService
 
         backend = await asyncio.to_thread(find_backend, settings, check=False)
         factory = backend.start() if tokens is None else tokens.client_factory(backend)
@@ -111,7 +111,7 @@ async def _own(
                 parameters=tracing.parameters,
             )
             graph = builder.compile(storage.saver, durability=settings.durability)
-            front = Front(
+            front = ResponseService(
                 graph, storage.ledger, model=settings.model, on_behalf=tokens is not None, watcher=tracing
             )
             tracing.start()
@@ -130,7 +130,7 @@ async def _own(
             opened.exception()  # Whether or not anybody asks.
 
 
-async def _warm_up(front: Front) -> None:
+async def _warm_up(front: ResponseService) -> None:
     """Have the client built before it is needed: its SDKs take seconds to load. What is wrong, requests will say."""
     with contextlib.suppress(Exception):
         await asyncio.wait_for(front.connect(), WARM_WITHIN_S)
@@ -141,7 +141,7 @@ def _import() -> None:
     from databricks_supervisor import create_supervisor_graph  # noqa: F401
 
     from ..storage.storage import open_storage  # noqa: F401
-    from .service import Front  # noqa: F401
+    from .service import ResponseService  # noqa: F401
 
 
 def _exit_in_time() -> None:

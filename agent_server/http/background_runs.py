@@ -1,4 +1,4 @@
-"""Drives: the runs of this process that bring turns to their end, whoever is listening.
+"""BackgroundRuns: the runs of this process that bring turns to their end, whoever is listening.
 
 A drive belongs to no request: when its client goes away it goes on. One process has one drive of a turn at most; that
 another process may have one too is wasteful and harmless.
@@ -22,7 +22,7 @@ from databricks_supervisor.compiled import CompiledSupervisorGraph
 from databricks_supervisor.errors import SupervisorError
 from databricks_supervisor.ledger import Turn
 
-from ..threads import Threads, config_of
+from ..threads import ThreadReader, config_of
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ STORED_EVERY_S = 0.05
 MOST_TRACE_IDS = 10_000
 
 
-class Watch(Protocol):
+class RunObserver(Protocol):
     """Watches one drive, as a tracer does. Nothing that it raises reaches the drive."""
 
     @property
@@ -50,15 +50,15 @@ class Watch(Protocol):
         ...
 
 
-class Watcher(Protocol):
+class RunObservers(Protocol):
     """Begins to watch drives."""
 
-    def begin(self, turn: Turn, question: Any) -> Watch | None:
+    def begin(self, turn: Turn, question: Any) -> RunObserver | None:
         """A drive of a turn begins."""
         ...
 
 
-class Drive:
+class BackgroundRun:
     """One turn on its way to its end, or to a person.
 
     Attributes:
@@ -69,7 +69,7 @@ class Drive:
     def __init__(self, turn: Turn) -> None:
         self.turn = turn
         self.error: BaseException | None = None
-        self.watch: Watch | None = None
+        self.watch: RunObserver | None = None
         self.more: list[BaseMessage] = []
         self.poked = False
         self._changed = asyncio.Event()
@@ -105,7 +105,7 @@ class Drive:
         return self._version != seen or self.over
 
 
-class Drives:
+class BackgroundRuns:
     """The drives of this process.
 
     Args:
@@ -114,15 +114,17 @@ class Drives:
         watcher: Watches drives, or ``None``.
     """
 
-    def __init__(self, graph: CompiledSupervisorGraph, threads: Threads, watcher: Watcher | None) -> None:
+    def __init__(
+        self, graph: CompiledSupervisorGraph, threads: ThreadReader, watcher: RunObservers | None
+    ) -> None:
         self._graph = graph
         self._threads = threads
         self._watcher = watcher
-        self._drives: dict[str, Drive] = {}
+        self._drives: dict[str, BackgroundRun] = {}
         self._trace_ids: dict[str, str] = {}
         self._closing = False
 
-    def get(self, turn_id: str) -> Drive | None:
+    def get(self, turn_id: str) -> BackgroundRun | None:
         """The drive of a turn that is under way here."""
         drive = self._drives.get(turn_id)
         return None if drive is None or drive.over else drive
@@ -134,7 +136,9 @@ class Drives:
             return id
         return self._trace_ids.get(turn_id)
 
-    def start(self, turn: Turn, identity: str | None, given: Any = None, *, opens: bool = False) -> Drive:
+    def start(
+        self, turn: Turn, identity: str | None, given: Any = None, *, opens: bool = False
+    ) -> BackgroundRun:
         """Drive a turn, unless it is driven here already.
 
         Args:
@@ -146,7 +150,7 @@ class Drives:
         if (known := self.get(turn.turn_id)) is not None:
             known.poked = True
             return known
-        drive = Drive(turn)
+        drive = BackgroundRun(turn)
         if self._closing:
             drive.error = ConnectionAbortedError("The server is shutting down.")
         self._drives[turn.turn_id] = drive
@@ -169,7 +173,7 @@ class Drives:
         if tasks:
             await asyncio.wait(tasks, timeout=within_s)
 
-    def _over(self, drive: Drive) -> None:
+    def _over(self, drive: BackgroundRun) -> None:
         if self._drives.get(drive.turn.turn_id) is drive:
             del self._drives[drive.turn.turn_id]
         drive.touch()
@@ -177,7 +181,7 @@ class Drives:
     async def _nothing(self) -> None:
         return None
 
-    async def _run(self, drive: Drive, identity: str | None, given: Any, opens: bool) -> None:
+    async def _run(self, drive: BackgroundRun, identity: str | None, given: Any, opens: bool) -> None:
         watch = self._begin_watch(drive, given)
         try:
             if not opens and await self._is_stored(drive.turn):
@@ -207,7 +211,9 @@ class Drives:
             await asyncio.sleep(STORED_EVERY_S)
         return False
 
-    async def _passes(self, drive: Drive, identity: str | None, given: Any, watch: Watch | None) -> None:
+    async def _passes(
+        self, drive: BackgroundRun, identity: str | None, given: Any, watch: RunObserver | None
+    ) -> None:
         """Run the graph until the turn ends, or waits for somebody who has not answered."""
         config: RunnableConfig = {**config_of(drive.turn.thread)}
         if watch is not None and watch.handler is not None:
@@ -224,7 +230,7 @@ class Drives:
             if given is None:
                 return
 
-    async def _answers(self, drive: Drive) -> Command[Any] | None:
+    async def _answers(self, drive: BackgroundRun) -> Command[Any] | None:
         """The answers to what waits now, as the ledger has them; ``None`` if nothing more was answered."""
         while True:
             drive.poked = False
@@ -235,7 +241,7 @@ class Drives:
             if not drive.poked:
                 return None
 
-    def _begin_watch(self, drive: Drive, given: Any) -> Watch | None:
+    def _begin_watch(self, drive: BackgroundRun, given: Any) -> RunObserver | None:
         if self._watcher is None:
             return None
         try:
@@ -252,7 +258,7 @@ class Drives:
                 del self._trace_ids[next(iter(self._trace_ids))]
 
 
-def _trace_id(watch: Watch) -> str | None:
+def _trace_id(watch: RunObserver) -> str | None:
     try:
         return watch.trace_id
     except Exception:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import quote
 
-from .errors import Fault
+from .errors import ApiError
 
 
 class TokenVault(Protocol):
@@ -29,12 +29,12 @@ class Caller:
     Attributes:
         user: Whose threads these are; ``""`` for nobody in particular.
         identity: Name of the identity that the service is asked as; ``None`` for the app's own.
-        renewed: Whether a new token of that identity came with the request.
+        has_new_token: Whether a new token of that identity came with the request.
     """
 
     user: str
     identity: str | None = None
-    renewed: bool = False
+    has_new_token: bool = False
 
     def thread(self, name: str) -> str:
         """LangGraph's id of the thread that this caller knows by that name.
@@ -63,14 +63,14 @@ def caller_of(headers: Mapping[str, str], vault: TokenVault | None) -> Caller:
         vault: Where tokens of users are kept, if the service is asked on their behalf.
 
     Raises:
-        Fault: 401; the user's token is missing.
+        ApiError: 401; the user's token is missing.
     """
     user = headers.get("x-forwarded-user", "").strip() or headers.get("x-forwarded-email", "").strip()
     if vault is None:
         return Caller(user)
     token = headers.get("x-forwarded-access-token", "").strip()
     if not token:
-        raise Fault(
+        raise ApiError(
             401,
             "missing_user_token",
             "The agent acts on behalf of its users, and the request has no x-forwarded-access-token. Nothing was "

@@ -13,7 +13,7 @@ from databricks_supervisor.errors import SupervisorError
 from databricks_supervisor.redaction import scrub
 
 
-class Fault(Exception):
+class ApiError(Exception):
     """A refusal, with what an HTTP client is to be told.
 
     Attributes:
@@ -77,27 +77,27 @@ BUSY_RETRY_S = 5
 OVERLOADED_RETRY_S = 10
 
 
-def fault_of(error: BaseException) -> Fault:
+def api_error_of(error: BaseException) -> ApiError:
     """What a client is told about an error.
 
     Example:
         >>> from databricks_supervisor.errors import ThreadBusyError
-        >>> fault_of(ThreadBusyError("Thread t is busy.")).status
+        >>> api_error_of(ThreadBusyError("Thread t is busy.")).status
         409
     """
-    if isinstance(error, Fault):
+    if isinstance(error, ApiError):
         return error
     for kind, status, code in _BY_CLASS:
         if not isinstance(error, kind):
             continue
         if status == 409 and code == "thread_busy":
-            return Fault(status, code, str(error), headers={"Retry-After": str(BUSY_RETRY_S)})
+            return ApiError(status, code, str(error), headers={"Retry-After": str(BUSY_RETRY_S)})
         if getattr(error, "status_code", None) == 429:
             headers = {"Retry-After": str(OVERLOADED_RETRY_S)}
-            return Fault(429, "rate_limit_exceeded", str(error), headers=headers)
-        return Fault(status, code, str(error))
+            return ApiError(429, "rate_limit_exceeded", str(error), headers=headers)
+        return ApiError(status, code, str(error))
     what = " ".join(scrub(str(error)).split())
-    return Fault(
+    return ApiError(
         503,
         "unavailable",
         f"{type(error).__name__}: {what[:500]} This was not expected. What was submitted is kept; "

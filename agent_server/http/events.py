@@ -17,7 +17,7 @@ SHORTEST_DELTA = 200
 
 
 @dataclass(frozen=True, slots=True)
-class LegView:
+class ResponseSnapshot:
     """A leg as it is now.
 
     Attributes:
@@ -58,7 +58,7 @@ class LegView:
         return self.status not in ("queued", "in_progress")
 
 
-def response_of(view: LegView, *, output: bool = True) -> dict[str, Any]:
+def response_of(view: ResponseSnapshot, *, output: bool = True) -> dict[str, Any]:
     """A leg as a response of the Responses API.
 
     Args:
@@ -96,7 +96,7 @@ class EventStream:
 
     Example:
         >>> message = {"type": "message", "id": "m", "content": [{"type": "output_text", "text": "Hi"}]}
-        >>> view = LegView("resp_t_0", 0.0, "m", "t", "completed", [message], ends_turn=True)
+        >>> view = ResponseSnapshot("resp_t_0", 0.0, "m", "t", "completed", [message], ends_turn=True)
         >>> [event["type"].removeprefix("response.") for event in EventStream().events(view)][2:-1]
         ['output_item.added', 'content_part.added', 'output_text.delta', 'output_item.done']
     """
@@ -107,7 +107,7 @@ class EventStream:
         self._items = 0
         self.wrote_text = False
 
-    def events(self, view: LegView) -> Iterator[Event]:
+    def events(self, view: ResponseSnapshot) -> Iterator[Event]:
         """What is new in a leg, beyond what the client has."""
         for event in self._all(view):
             if event["sequence_number"] > self._after:
@@ -117,7 +117,7 @@ class EventStream:
             # Not the end of the sequence: the leg goes on under this id.
             yield {"type": "response.completed", "sequence_number": self.last, "response": response_of(view)}
 
-    def keep_alive(self, view: LegView) -> Event:
+    def keep_alive(self, view: ResponseSnapshot) -> Event:
         """An event that says nothing new and that no cursor counts."""
         response = response_of(view, output=False)
         return {"type": "response.in_progress", "sequence_number": self.last, "response": response}
@@ -127,7 +127,7 @@ class EventStream:
         """Number of the last event."""
         return max(self._next - 1, self._after)
 
-    def _all(self, view: LegView) -> Iterator[Event]:
+    def _all(self, view: ResponseSnapshot) -> Iterator[Event]:
         if not self._next:
             begun = {**response_of(view, output=False), "status": "in_progress", "error": None}
             begun.pop("usage", None)

@@ -18,13 +18,13 @@ from databricks_supervisor.items.history import question_digest
 from databricks_supervisor.ledger import Turn
 
 from ..threads import Look
-from .errors import Fault
-from .request import Ask, is_said
-from .thread_index import Kept
+from .errors import ApiError
+from .request import CreateRequest, is_input_message
+from .thread_index import ThreadIndex
 
 
 @dataclass(frozen=True, slots=True)
-class Attach:
+class Reattach:
     """Nothing new is asked: follow the thread's latest turn, or hand out its end.
 
     Attributes:
@@ -35,7 +35,7 @@ class Attach:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class AnswerApprovals:
     """Answers to what the thread's turn waits for.
 
     Attributes:
@@ -48,7 +48,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class NewTurn:
+class StartTurn:
     """A question.
 
     Attributes:
@@ -62,10 +62,10 @@ class NewTurn:
     turn_id: str | None = None
 
 
-Plan = Attach | Answer | NewTurn
+Intent = Reattach | AnswerApprovals | StartTurn
 
 
-def plan_of(ask: Ask, look: Look, *, after: Callable[[str], bool] | None = None) -> Plan:
+def intent_of(ask: CreateRequest, look: Look, *, after: Callable[[str], bool] | None = None) -> Intent:
     """What a request asks of a thread.
 
     Args:
@@ -74,9 +74,9 @@ def plan_of(ask: Ask, look: Look, *, after: Callable[[str], bool] | None = None)
         after: Which messages, by id, are of the turn that ``previous_response_id`` named; ``None`` if it named none.
 
     Raises:
-        Fault: 400; the request answers what is not asked, or asks nothing.
+        ApiError: 400; the request answers what is not asked, or asks nothing.
     """
-    kept = Kept(look)
+    kept = ThreadIndex(look)
     if after is not None:
         new, removals = ask.items, kept.following(after)
     elif not look.messages:
@@ -87,11 +87,11 @@ def plan_of(ask: Ask, look: Look, *, after: Callable[[str], bool] | None = None)
     _check_outputs(rest, kept)
     rest = [item for item in _once(rest) if not kept.has(item, without=removals)]
     if decisions:
-        return Answer(decisions, _messages(rest))
+        return AnswerApprovals(decisions, _messages(rest))
     if not rest:
         # A client that sends the whole conversation ends it with the answer that it gives once more.
         answers = [item for item in [*new, ask.items[-1]] if item.get("type") == "mcp_approval_response"]
-        return Attach(answers[-1]["approval_request_id"]) if answers else _nothing_new(ask, look, kept)
+        return Reattach(answers[-1]["approval_request_id"]) if answers else _nothing_new(ask, look, kept)
     if look.asked and any(map(_is_output, rest)):
         waiting = ", ".join(look.asked)
         raise _wrong(f"The agent also waits for approval of {waiting}: answer that in the same request.")
@@ -99,18 +99,22 @@ def plan_of(ask: Ask, look: Look, *, after: Callable[[str], bool] | None = None)
     turn = look.turn
     if turn is not None and question_digest(messages) == turn.digest:
         if turn.ended_at is None:
-            return NewTurn(
+            return StartTurn(
                 messages, removals, turn.turn_id
             )  # It may not be in the thread yet, or never come there.
         if _awaits_end(turn, ask):
-            return Attach()
-    return NewTurn(messages, removals)
+            return Reattach()
+    return StartTurn(messages, removals)
 
 
-def _new_in(ask: Ask, kept: Kept) -> tuple[list[Item], list[str]]:
+def _new_in(ask: CreateRequest, kept: ThreadIndex) -> tuple[list[Item], list[str]]:
     """What is new in a request, and what it takes the place of."""
     items = ask.items
-    said = [(index, question_digest(_messages([item]))) for index, item in enumerate(items) if is_said(item)]
+    said = [
+        (index, question_digest(_messages([item])))
+        for index, item in enumerate(items)
+        if is_input_message(item)
+    ]
     known = [digest for _, digest in kept.said]
     same = 0
     while same < min(len(said), len(known)) and said[same][1] == known[same]:
@@ -164,11 +168,11 @@ def _is_echo(item: Item) -> bool:
     )
 
 
-def _sorted_answers(new: Sequence[Item], kept: Kept) -> tuple[list[Item], list[Item]]:
+def _sorted_answers(new: Sequence[Item], kept: ThreadIndex) -> tuple[list[Item], list[Item]]:
     """The answers that are to be recorded, and everything else. Answers to what was decided already are left out."""
     asked, decided = kept.look.asked, kept.decided()
     requested = {str(item.get("id")) for item in new if item.get("type") == "mcp_approval_request"}
-    last_said = max((index for index, item in enumerate(new) if is_said(item)), default=-1)
+    last_said = max((index for index, item in enumerate(new) if is_input_message(item)), default=-1)
     decisions: list[Item] = []
     rest: list[Item] = []
     for index, item in enumerate(new):
@@ -188,7 +192,7 @@ def _sorted_answers(new: Sequence[Item], kept: Kept) -> tuple[list[Item], list[I
     return decisions, rest
 
 
-def _check_outputs(new: Sequence[Item], kept: Kept) -> None:
+def _check_outputs(new: Sequence[Item], kept: ThreadIndex) -> None:
     """Outputs must belong to calls, and be complete (CONTRACT: Errors to recognise)."""
     called = {str(item.get("call_id")) for item in new if item.get("type") == "function_call"}
     given = {item["call_id"] for item in new if _is_output(item)}
@@ -219,28 +223,28 @@ def _is_output(item: Item) -> bool:
     return item.get("type") == "function_call_output"
 
 
-def _nothing_new(ask: Ask, look: Look, kept: Kept) -> Plan:
+def _nothing_new(ask: CreateRequest, look: Look, kept: ThreadIndex) -> Intent:
     """The same again: the job that runs, the end that was not delivered, or the last question once more."""
     turn = look.turn
     if turn is None:
         raise _wrong("Nothing is asked: give a message of the user.")
     if turn.ended_at is None or _awaits_end(turn, ask):
-        return Attach()
-    if not is_said(ask.items[-1]) and not _is_output(ask.items[-1]):
+        return Reattach()
+    if not is_input_message(ask.items[-1]) and not _is_output(ask.items[-1]):
         raise _wrong("Nothing new is asked: the conversation ends with what the agent said.")
     ids = set(turn.message_ids)
     asked = [index for index, message in enumerate(look.messages) if message.id in ids]
-    if is_said(ask.items[-1]) and kept.said and not any(index in asked for index, _ in kept.said):
+    if is_input_message(ask.items[-1]) and kept.said and not any(index in asked for index, _ in kept.said):
         asked = [
             kept.said[-1][0]
         ]  # Not the outputs that the last turn began with, but the question before them.
     if not asked:
         raise _wrong("Nothing new is asked.")
     again = [look.messages[index].model_copy(update={"id": str(uuid.uuid4())}) for index in asked]
-    return NewTurn(again, kept.from_message(asked[0]))
+    return StartTurn(again, kept.from_message(asked[0]))
 
 
-def _awaits_end(turn: Turn, ask: Ask) -> bool:
+def _awaits_end(turn: Turn, ask: CreateRequest) -> bool:
     """Whether a repeat of a turn's question is owed the turn's end: nobody had it, or not when the request came."""
     return turn.ended_at is not None and (turn.delivered_at is None or turn.delivered_at > ask.arrived_at)
 
@@ -253,5 +257,5 @@ def _messages(items: Sequence[Item]) -> list[BaseMessage]:
     return messages
 
 
-def _wrong(message: str) -> Fault:
-    return Fault(400, "invalid_request", f"{message} Nothing was submitted.", param="input")
+def _wrong(message: str) -> ApiError:
+    return ApiError(400, "invalid_request", f"{message} Nothing was submitted.", param="input")

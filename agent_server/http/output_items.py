@@ -24,7 +24,7 @@ _ANNOTATIONS: dict[str, tuple[tuple[str, type], ...]] = {
 _TEXTS = ("output_text", "input_text", "text", "summary_text", "reasoning_text")
 
 
-def wire_item(item: Item, message_id: str, shown: Collection[str]) -> Item:
+def output_item(item: Item, message_id: str, shown: Collection[str]) -> Item:
     """An item as clients understand it.
 
     Args:
@@ -39,7 +39,7 @@ def wire_item(item: Item, message_id: str, shown: Collection[str]) -> Item:
 
     Example:
         >>> output = {"type": "function_call_output", "call_id": "c1", "output": {"n": 1}}
-        >>> wire_item(output, "resp_1:0", {"c1"})["output"], wire_item(output, "resp_1:0", set())["type"]
+        >>> output_item(output, "resp_1:0", {"c1"})["output"], output_item(output, "resp_1:0", set())["type"]
         ('{"n": 1}', 'reasoning')
     """
     item = json_safe(item)

@@ -11,7 +11,7 @@ from typing import Any
 from databricks_supervisor.items import Item
 from databricks_supervisor.items.json_values import is_json_safe
 
-from .errors import Fault
+from .errors import ApiError
 
 MOST_ITEMS = 10_000
 DEEPEST = 100
@@ -20,7 +20,7 @@ _ROLES = (*_SPEAKERS, "assistant")
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class CreateRequest:
     """What a client asks for.
 
     Attributes:
@@ -46,7 +46,7 @@ class Ask:
     arrived_at: float = field(default_factory=time.time)
 
 
-def read_ask(raw: bytes, headers: Mapping[str, str]) -> Ask:
+def parse_request(raw: bytes, headers: Mapping[str, str]) -> CreateRequest:
     """Read a request.
 
     Args:
@@ -54,7 +54,7 @@ def read_ask(raw: bytes, headers: Mapping[str, str]) -> Ask:
         headers: The headers, by lower-case name.
 
     Raises:
-        Fault: 400, with the field that is wrong.
+        ApiError: 400, with the field that is wrong.
     """
     try:
         body = json.loads(raw)
@@ -63,7 +63,7 @@ def read_ask(raw: bytes, headers: Mapping[str, str]) -> Ask:
     if not isinstance(body, dict):
         raise _wrong(None, "The body must be a JSON object with an 'input'.")
     thread, conversation = _thread(body)
-    return Ask(
+    return CreateRequest(
         items=_items(body.get("input")),
         stream=_flag(body, "stream"),
         background=_flag(body, "background"),
@@ -75,13 +75,13 @@ def read_ask(raw: bytes, headers: Mapping[str, str]) -> Ask:
     )
 
 
-def is_said(item: Item) -> bool:
+def is_input_message(item: Item) -> bool:
     """Whether an item is a message to the agent: what a person, or the system, says."""
     return item.get("type", "message") == "message" and item.get("role") in _SPEAKERS
 
 
-def _wrong(param: str | None, message: str) -> Fault:
-    return Fault(400, "invalid_request", f"{message} Nothing was submitted.", param=param)
+def _wrong(param: str | None, message: str) -> ApiError:
+    return ApiError(400, "invalid_request", f"{message} Nothing was submitted.", param=param)
 
 
 def _items(given: Any) -> list[Item]:

@@ -11,16 +11,16 @@ from databricks_supervisor.items import Item, items_from_message
 from databricks_supervisor.ledger import EffectKey, Ledger, Turn
 from databricks_supervisor.ledger.worker import this_worker
 
-from ..threads import Question, Threads, TurnLook
+from ..threads import Question, ThreadReader, TurnLook
 from .caller import Caller
-from .errors import Fault, fault_of
-from .events import LegView
-from .output_items import wire_item
-from .responses import items_between, leg_id, synthetic_request
+from .errors import ApiError, api_error_of
+from .events import ResponseSnapshot
+from .output_items import output_item
+from .responses import items_between, public_id, synthetic_request
 
 
 @dataclass(frozen=True, slots=True)
-class Leg:
+class ResponseRef:
     """What one public id names.
 
     Attributes:
@@ -36,10 +36,10 @@ class Leg:
     @property
     def id(self) -> str:
         """The public id."""
-        return leg_id(self.turn.turn_id, self.index)
+        return public_id(self.turn.turn_id, self.index)
 
 
-class Views:
+class ResponseReader:
     """Reads legs.
 
     Args:
@@ -48,37 +48,37 @@ class Views:
         model: Name of the model, as clients are told.
     """
 
-    def __init__(self, threads: Threads, ledger: Ledger, model: str) -> None:
+    def __init__(self, threads: ThreadReader, ledger: Ledger, model: str) -> None:
         self._threads = threads
         self._ledger = ledger
         self._model = model
         self._findable: set[tuple[str, int, str]] = set()
 
-    def begun(self, leg: Leg) -> LegView:
+    def begun(self, leg: ResponseRef) -> ResponseSnapshot:
         """A leg of which nothing is known but that it began; reads nothing."""
         return self._view(leg, leg.turn.opened_at, "queued")
 
-    async def view(self, leg: Leg) -> LegView:
+    async def view(self, leg: ResponseRef) -> ResponseSnapshot:
         """A leg as it is now.
 
         Raises:
-            Fault: 404; the turn has no such leg.
+            ApiError: 404; the turn has no such leg.
         """
         turn = await self._ledger.get_turn(leg.turn.turn_id)
         if turn is None:
-            raise Fault(404, "response_not_found", f"No response {leg.id}: its thread was deleted.")
+            raise ApiError(404, "response_not_found", f"No response {leg.id}: its thread was deleted.")
         look = await self._threads.look_at_turn(turn)
         pauses, index = look.pauses, leg.index
         if index > len(pauses):
-            raise Fault(404, "response_not_found", f"No response {leg.id}.")
+            raise ApiError(404, "response_not_found", f"No response {leg.id}.")
         start = pauses[index - 1].position if index else 0
         end = pauses[index].position if index < len(pauses) else None
         delivered = items_between(look.messages, look.rounds, start, end)
         shown = _shown(delivered, look)
-        items = [wire_item(item, id, shown) for id, item in delivered]
+        items = [output_item(item, id, shown) for id, item in delivered]
         created_at = pauses[index - 1].answered_at if index else turn.opened_at
         if end is not None:
-            items += [wire_item(item, item["id"], shown) for item in pauses[index].asked]
+            items += [output_item(item, item["id"], shown) for item in pauses[index].asked]
             jobs = [job for round_, job in sorted(look.rounds.items()) if 2 * round_ < end]
             response_id = jobs[-1] if jobs else None
             return self._view(leg, created_at, "completed", items=items, response_id=response_id)
@@ -86,13 +86,15 @@ class Views:
         if pending:
             await self._make_findable(look, [id for id, _ in pending])
             items += [
-                wire_item(request, id, shown)
+                output_item(request, id, shown)
                 for id, question in pending
                 if (request := _request(id, question)) is not None
             ]
         return self._latest(leg, look, created_at, items)
 
-    def _latest(self, leg: Leg, look: TurnLook, created_at: float, items: list[Item]) -> LegView:
+    def _latest(
+        self, leg: ResponseRef, look: TurnLook, created_at: float, items: list[Item]
+    ) -> ResponseSnapshot:
         job, turn = look.job, look.turn
         known: dict[str, Any] = {
             "items": items,
@@ -116,7 +118,9 @@ class Views:
         submitted = bool(known["response_id"])
         return self._view(leg, created_at, "in_progress" if submitted else "queued", **known)
 
-    def _ended(self, leg: Leg, job: Job, created_at: float, known: dict[str, Any]) -> LegView:
+    def _ended(
+        self, leg: ResponseRef, job: Job, created_at: float, known: dict[str, Any]
+    ) -> ResponseSnapshot:
         failure = job.get("failure")
         reason = {"reason": job.get("incomplete") or "max_output_tokens"}
         if failure is None:
@@ -125,7 +129,7 @@ class Views:
             status = "incomplete" if incomplete else "completed"
             return self._view(leg, created_at, status, **known, incomplete=details, ends_turn=True)
         kind = getattr(errors, failure["kind"], errors.SupervisorError)
-        fault = fault_of(kind(failure["message"]))
+        fault = api_error_of(kind(failure["message"]))
         error = {"code": fault.code, "message": failure["message"]}
         refused = fault.status if issubclass(kind, errors.ServiceError) else None
         statuses = {"JobCancelledError": "cancelled", "JobIncompleteError": "incomplete"}
@@ -135,8 +139,8 @@ class Views:
             leg, created_at, status, **known, error=error, incomplete=details, ends_turn=True, refused=refused
         )
 
-    def _view(self, leg: Leg, created_at: float, status: str, **known: Any) -> LegView:
-        return LegView(
+    def _view(self, leg: ResponseRef, created_at: float, status: str, **known: Any) -> ResponseSnapshot:
+        return ResponseSnapshot(
             id=leg.id,
             created_at=created_at,
             model=self._model,

@@ -39,17 +39,17 @@ class Pause:
     asked: tuple[Item, ...] = ()
 
 
-def leg_id(turn_id: str, index: int) -> str:
+def public_id(turn_id: str, index: int) -> str:
     """The public id of a turn's ``index``-th leg, 0-based.
 
     Example:
-        >>> parse_leg_id(leg_id("4f1c", 2))
+        >>> parse_public_id(public_id("4f1c", 2))
         ('4f1c', 2)
     """
     return f"resp_{turn_id}_{index}"
 
 
-def parse_leg_id(id: str) -> tuple[str, int] | None:
+def parse_public_id(id: str) -> tuple[str, int] | None:
     """The turn and the leg's index that a public id names; ``None`` if it is none."""
     found = _ID.fullmatch(id)
     return (found["turn"], int(found["leg"])) if found else None

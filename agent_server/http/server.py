@@ -27,13 +27,13 @@ from databricks_supervisor.errors import SupervisorError
 from databricks_supervisor.redaction import scrub
 
 from . import openapi as documented
-from .errors import Fault, fault_of
+from .errors import ApiError, api_error_of
 
 if TYPE_CHECKING:
     from .caller import Caller, TokenVault
-    from .events import Event, LegView
-    from .response_reader import Leg
-    from .service import Front
+    from .events import Event, ResponseSnapshot
+    from .response_reader import ResponseRef
+    from .service import ResponseService
 
 
 logger = logging.getLogger(__name__)
@@ -45,13 +45,13 @@ _NO_BUFFERING = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
 @invoke()
-async def answer(front: Front, leg: Leg) -> LegView:
+async def answer(front: ResponseService, leg: ResponseRef) -> ResponseSnapshot:
     """The leg at its end, or at its pause."""
     return await front.wait(leg)
 
 
 @stream()
-async def answer_events(front: Front, leg: Leg, after: int) -> AsyncGenerator[Event, None]:
+async def answer_events(front: ResponseService, leg: ResponseRef, after: int) -> AsyncGenerator[Event, None]:
     """The leg's events, from after a number on."""
     async for event in front.events(leg, after):
         yield event
@@ -68,7 +68,7 @@ class SupervisorServer(AgentServer):
 
     def __init__(
         self,
-        front: Callable[[], Awaitable[Front]],
+        front: Callable[[], Awaitable[ResponseService]],
         *,
         vault: TokenVault | None = None,
         enable_chat_proxy: bool = False,
@@ -76,7 +76,7 @@ class SupervisorServer(AgentServer):
         self._front = front
         self._vault = vault
         super().__init__("ResponsesAgent", enable_chat_proxy=enable_chat_proxy)
-        for kind in (Fault, SupervisorError, RequestValidationError, HTTPException):
+        for kind in (ApiError, SupervisorError, RequestValidationError, HTTPException):
             self.app.add_exception_handler(kind, _refuse)
         documented.describe(self.app)
 
@@ -105,11 +105,11 @@ class SupervisorServer(AgentServer):
             return await self._answered(front, leg, await front.cancel(leg), request)
 
     async def _handle_invocations_request(self, request: Request) -> Any:
-        from .request import read_ask
+        from .request import parse_request
 
         set_request_headers(dict(request.headers))
         caller = self._caller(request)
-        ask = read_ask(await request.body(), request.headers)
+        ask = parse_request(await request.body(), request.headers)
         front = await self._ready()
         with _unexpected("a new request"):
             leg = await front.admit(ask, caller)
@@ -119,7 +119,7 @@ class SupervisorServer(AgentServer):
             if ask.background:
                 return await self._answered(front, leg, await front.look(leg), request)
             with _not_cut_off():
-                view: LegView = await get_invoke_function()(front, leg)  # type: ignore[no-untyped-call]
+                view: ResponseSnapshot = await get_invoke_function()(front, leg)  # type: ignore[no-untyped-call]
             trace_id = _trace_id(front, leg, request)
             if ask.conversation:
                 from .output_items import chat_item
@@ -128,7 +128,7 @@ class SupervisorServer(AgentServer):
             refused = _refusal(view, chat=ask.conversation)
             return await self._answered(front, leg, view, request, refused=refused, trace_id=trace_id)
 
-    async def _ready(self) -> Front:
+    async def _ready(self) -> ResponseService:
         """The front, once everything is open."""
         with _unexpected("the start"):
             return await self._front()
@@ -140,9 +140,9 @@ class SupervisorServer(AgentServer):
 
     async def _answered(
         self,
-        front: Front,
-        leg: Leg,
-        view: LegView,
+        front: ResponseService,
+        leg: ResponseRef,
+        view: ResponseSnapshot,
         request: Request,
         *,
         refused: int | None = None,
@@ -155,19 +155,23 @@ class SupervisorServer(AgentServer):
         written = BackgroundTask(front.delivered, leg, view) if there else None
         if refused is not None:
             error = view.error or {"code": view.status, "message": f"The job was {view.status}."}
-            fault = Fault(refused, error["code"], error["message"])
+            fault = ApiError(refused, error["code"], error["message"])
             return JSONResponse(fault.body, refused, background=written)
         body = response_of(view)
         if trace_id is not None:
             body["metadata"] = {**body["metadata"], "trace_id": trace_id}
         return JSONResponse(body, background=written)
 
-    def _streamed(self, front: Front, leg: Leg, request: Request, after: int = -1) -> Response:
+    def _streamed(
+        self, front: ResponseService, leg: ResponseRef, request: Request, after: int = -1
+    ) -> Response:
         return StreamingResponse(
             self._events(front, leg, request, after), media_type="text/event-stream", headers=_NO_BUFFERING
         )
 
-    async def _events(self, front: Front, leg: Leg, request: Request, after: int) -> AsyncIterator[str]:
+    async def _events(
+        self, front: ResponseService, leg: ResponseRef, request: Request, after: int
+    ) -> AsyncIterator[str]:
         from .events import sse
 
         trace_id: str | None = None
@@ -178,7 +182,7 @@ class SupervisorServer(AgentServer):
                     yield sse(event)
                     trace_id = trace_id or _trace_id(front, leg, request)
             except Exception as error:  # Headers are sent: the stream is all that can still say it.
-                fault = fault_of(error)
+                fault = api_error_of(error)
                 logger.warning("event=stream_broken response=%s reason=%s", leg.id, type(error).__name__)
                 yield sse({"type": "error", "code": fault.code, "message": fault.message, "param": None})
         if trace_id is not None:
@@ -186,7 +190,7 @@ class SupervisorServer(AgentServer):
         yield DONE
 
 
-def _refusal(view: LegView, *, chat: bool) -> int | None:
+def _refusal(view: ResponseSnapshot, *, chat: bool) -> int | None:
     """The HTTP status that tells a client that waited of a refusal.
 
     The chat UI does not read the ``error`` of a response: where there is no text either, it would show nothing.
@@ -196,7 +200,7 @@ def _refusal(view: LegView, *, chat: bool) -> int | None:
     return view.refused
 
 
-def _trace_id(front: Front, leg: Leg, request: Request) -> str | None:
+def _trace_id(front: ResponseService, leg: ResponseRef, request: Request) -> str | None:
     wanted = request.headers.get(RETURN_TRACE_HEADER, "").lower() == "true"
     return front.trace_id(leg) if wanted else None
 
@@ -207,7 +211,7 @@ def _not_cut_off() -> Iterator[None]:
     try:
         yield
     except asyncio.CancelledError:
-        raise Fault(
+        raise ApiError(
             503,
             "shutting_down",
             "The server is shutting down. The job goes on; send the same request again to go on with it.",
@@ -220,20 +224,20 @@ def _unexpected(what: str) -> Iterator[None]:
     """Nothing ends in a bare 500: what nobody expected is logged, and told with what to do."""
     try:
         yield
-    except (Fault, SupervisorError):
+    except (ApiError, SupervisorError):
         raise
     except Exception as error:
         logger.error("event=unexpected about=%s\n%s", what, scrub("".join(format_exception(error))))
-        raise fault_of(error) from None
+        raise api_error_of(error) from None
 
 
 async def _refuse(_request: Request, error: Exception) -> Response:
     if isinstance(error, RequestValidationError):
         problem = error.errors()[0]
         name = str(problem["loc"][-1])
-        fault = Fault(400, "invalid_request", f"{name}: {problem['msg']}.", param=name)
+        fault = ApiError(400, "invalid_request", f"{name}: {problem['msg']}.", param=name)
     elif isinstance(error, HTTPException):
-        fault = Fault(error.status_code, "http_error", str(error.detail))
+        fault = ApiError(error.status_code, "http_error", str(error.detail))
     else:
-        fault = fault_of(error)
+        fault = api_error_of(error)
     return JSONResponse(fault.body, fault.status, headers=fault.headers)

@@ -11,14 +11,14 @@ from databricks_supervisor.compiled import CompiledSupervisorGraph
 from databricks_supervisor.errors import SupervisorError
 from databricks_supervisor.ledger import Ledger, Turn
 
-from ..threads import Threads
-from .background_runs import Drive, Drives, Watcher
+from ..threads import ThreadReader
+from .background_runs import BackgroundRun, BackgroundRuns, RunObservers
 from .caller import Caller
-from .dispatcher import Admission
-from .errors import Fault, fault_of
-from .events import Event, EventStream, LegView
-from .request import Ask
-from .response_reader import Leg, Views
+from .dispatcher import Dispatcher
+from .errors import ApiError, api_error_of
+from .events import Event, EventStream, ResponseSnapshot
+from .request import CreateRequest
+from .response_reader import ResponseReader, ResponseRef
 from .responses import rounds_of
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ TAKEN_UP_WITHIN_S = 3.0
 TAKEN_UP_EVERY_S = 0.02
 
 
-class Front:
+class ResponseService:
     """One process's front of the graph.
 
     Args:
@@ -49,55 +49,55 @@ class Front:
         *,
         model: str,
         on_behalf: bool = False,
-        watcher: Watcher | None = None,
+        watcher: RunObservers | None = None,
     ) -> None:
         self._graph = graph
         self._ledger = ledger
         self._on_behalf = on_behalf
-        threads = Threads(graph, ledger)
-        self._drives = Drives(graph, threads, watcher)
-        self._views = Views(threads, ledger, model)
-        self._admission = Admission(graph, ledger, threads, self._drives)
+        threads = ThreadReader(graph, ledger)
+        self._drives = BackgroundRuns(graph, threads, watcher)
+        self._views = ResponseReader(threads, ledger, model)
+        self._admission = Dispatcher(graph, ledger, threads, self._drives)
         self._taking_up: asyncio.Task[None] | None = None
 
-    async def admit(self, ask: Ask, caller: Caller) -> Leg:
+    async def admit(self, ask: CreateRequest, caller: Caller) -> ResponseRef:
         """The leg that answers a request, under way.
 
         Raises:
-            Fault: The request cannot be let in. Nothing was submitted for it.
+            ApiError: The request cannot be let in. Nothing was submitted for it.
         """
         try:
             return await self._admission.admit(ask, caller)
         except SupervisorError as error:
-            raise fault_of(error) from None
+            raise api_error_of(error) from None
 
-    async def find(self, id: str, caller: Caller) -> Leg:
+    async def find(self, id: str, caller: Caller) -> ResponseRef:
         """The leg of a public id.
 
         Raises:
-            Fault: 404; it does not exist, or is another user's.
+            ApiError: 404; it does not exist, or is another user's.
         """
         return await self._admission.find(id, caller)
 
-    async def look(self, leg: Leg) -> LegView:
+    async def look(self, leg: ResponseRef) -> ResponseSnapshot:
         """A leg as it is now; a job that nobody drives here is driven from now on."""
         view = await self._views.view(leg)
         if not view.final:
             self._drives.start(leg.turn, leg.identity)
         return view
 
-    async def wait(self, leg: Leg) -> LegView:
+    async def wait(self, leg: ResponseRef) -> ResponseSnapshot:
         """A leg at its end, or at its pause.
 
         Raises:
-            Fault: It cannot be followed any further for now. The job is kept.
+            ApiError: It cannot be followed any further for now. The job is kept.
         """
         async for view in self._changes(leg):
             if view is not None and view.final:
                 return view
-        raise Fault(503, "unavailable", "The response could not be followed. Ask for it again.")
+        raise ApiError(503, "unavailable", "The response could not be followed. CreateRequest for it again.")
 
-    async def events(self, leg: Leg, after: int = -1) -> AsyncIterator[Event]:
+    async def events(self, leg: ResponseRef, after: int = -1) -> AsyncIterator[Event]:
         """The events of a leg, until its end or its pause.
 
         Args:
@@ -117,23 +117,23 @@ class Front:
                     view = change
                     for event in stream.events(view):
                         yield event
-            except Fault as fault:
+            except ApiError as fault:
                 error = {"code": fault.code, "message": fault.message, "param": fault.param}
                 yield {"type": "error", "sequence_number": stream.last, **error}
                 return
         if view.error is None or stream.wrote_text:
             await self.delivered(leg, view)
 
-    async def delivered(self, leg: Leg, view: LegView) -> None:
+    async def delivered(self, leg: ResponseRef, view: ResponseSnapshot) -> None:
         """Note that a client was sent the end of a turn."""
         if view.ends_turn:
             await self._ledger.mark_delivered(leg.turn.turn_id)
 
-    async def cancel(self, leg: Leg) -> LegView:
+    async def cancel(self, leg: ResponseRef) -> ResponseSnapshot:
         """Cancel the remote job of a leg.
 
         Raises:
-            Fault: It cannot be cancelled. It goes on.
+            ApiError: It cannot be cancelled. It goes on.
         """
         view = await self._views.view(leg)
         if view.final:
@@ -141,7 +141,7 @@ class Front:
         rounds = rounds_of(await self._ledger.effects(leg.turn.turn_id))
         if not rounds:
             self._drives.start(leg.turn, leg.identity)
-            raise Fault(
+            raise ApiError(
                 409,
                 "not_submitted_yet",
                 "The job is being submitted at this moment and cannot be cancelled before it has an id. "
@@ -151,7 +151,7 @@ class Front:
         response_id = rounds[max(rounds)]
         client = await self._graph.parts.clients.get(leg.identity)
         if not await client.cancel(response_id, timeout_s=self._graph.parts.settings.retrieve_timeout_s):
-            raise Fault(
+            raise ApiError(
                 400,
                 "cancel_not_supported",
                 f"The service did not cancel job {response_id}: it goes on, and its answer can be read under "
@@ -162,7 +162,7 @@ class Front:
         except TimeoutError:
             return await self._views.view(leg)
 
-    def trace_id(self, leg: Leg) -> str | None:
+    def trace_id(self, leg: ResponseRef) -> str | None:
         """Id of the trace of the leg's turn, if it is or was driven here and traced."""
         return self._drives.trace_id(leg.turn.turn_id)
 
@@ -181,9 +181,9 @@ class Front:
             self._taking_up.cancel()
         await self._drives.close(within_s)
 
-    async def _changes(self, leg: Leg) -> AsyncIterator[LegView | None]:
+    async def _changes(self, leg: ResponseRef) -> AsyncIterator[ResponseSnapshot | None]:
         """The leg whenever it may have changed, and ``None`` when it has been silent; it is driven meanwhile."""
-        last: Drive | None = None
+        last: BackgroundRun | None = None
         while True:
             drive = self._drives.get(leg.turn.turn_id)
             seen = drive.version if drive is not None else 0
@@ -192,7 +192,7 @@ class Front:
             if view.final:
                 return
             if last is not None and last.over and last.error is not None:
-                raise fault_of(last.error)
+                raise api_error_of(last.error)
             if drive is None:
                 if last is not None:  # It came to no end: another process has moved the thread on.
                     await asyncio.sleep(STALLED_S)

@@ -9,10 +9,10 @@ from databricks_supervisor.items import Item, items_from_message
 from databricks_supervisor.items.history import question_digest
 
 from ..threads import Look
-from .request import is_said
+from .request import is_input_message
 
 
-class Kept:
+class ThreadIndex:
     """What a thread holds, as a request is compared with it.
 
     Attributes:
@@ -32,7 +32,7 @@ class Kept:
         for index, message in enumerate(look.messages):
             for item in items_from_message(message):
                 match item.get("type", "message"):
-                    case "message" if is_said(item):
+                    case "message" if is_input_message(item):
                         self.said.append((index, question_digest([message])))
                     case "function_call":
                         self.calls[str(item.get("call_id"))] = (index, str(item.get("name")))

@@ -115,12 +115,12 @@ class Lakebase:
         """
         from databricks_langchain import AsyncCheckpointSaver
 
-        from .retrying_saver import PatientSaver
+        from .retrying_saver import RetryingPostgresSaver
 
-        class PatientCheckpointSaver(PatientSaver, AsyncCheckpointSaver):  # type: ignore[misc]
+        class RetryingCheckpointSaver(RetryingPostgresSaver, AsyncCheckpointSaver):  # type: ignore[misc]
             """Databricks' checkpointer, which outlasts a restart of the database."""
 
-        build: Any = PatientCheckpointSaver
+        build: Any = RetryingCheckpointSaver
         # At the level DEBUG it logs the ends of the tokens.
         logging.getLogger("databricks_ai_bridge.lakebase").setLevel(logging.INFO)
         saver: AsyncCheckpointSaver = build(

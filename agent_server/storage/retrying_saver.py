@@ -16,7 +16,7 @@ PATIENCE_S = 30.0
 _LOST = ("08", "57P")  # Connection exceptions; the server is shutting down, crashed, or not up yet.
 
 
-class PatientSaver(AsyncPostgresSaver):
+class RetryingPostgresSaver(AsyncPostgresSaver):
     """Repeats what was under way when the connection was lost, for 30 s.
 
     A pool replaces broken connections before it hands them out; this is for those that break in use. What is

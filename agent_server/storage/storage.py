@@ -141,7 +141,7 @@ async def _postgres(conninfo: str) -> AsyncIterator[BaseCheckpointSaver[Any]]:
         from psycopg.rows import dict_row
         from psycopg_pool import AsyncConnectionPool
 
-        from .retrying_saver import PatientSaver
+        from .retrying_saver import RetryingPostgresSaver
     except ImportError:
         raise StateError(
             "SUPERVISOR_STATE_URL: Postgres needs more packages: uv sync --package supervisor-agent-server "
@@ -154,7 +154,7 @@ async def _postgres(conninfo: str) -> AsyncIterator[BaseCheckpointSaver[Any]]:
     options: dict[str, Any] = {key: value for key, value in _TIMEOUTS.items() if key not in given}
     options |= {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
     async with AsyncConnectionPool(conninfo, kwargs=options, open=False, **_pool()) as pool:
-        saver = PatientSaver(pool)
+        saver = RetryingPostgresSaver(pool)
         await _set_up(saver, conninfo)
         yield saver
 

@@ -60,7 +60,7 @@ _SECRET_KEY = re.compile(
 
 
 class Tracing:
-    """Traces turns; a ``Watcher`` of drives.
+    """Traces turns; a ``RunObservers`` of drives.
 
     Args:
         destination: Whether the service takes the ``trace_destination`` of its own spans.
@@ -88,7 +88,7 @@ class Tracing:
         else:
             self._stop.set()
 
-    def begin(self, turn: Turn, question: Any) -> _Watch | None:
+    def begin(self, turn: Turn, question: Any) -> _Observer | None:
         """A drive of a turn begins.
 
         Args:
@@ -103,7 +103,7 @@ class Tracing:
         if paused is not None and paused.turn.turn_id != turn.turn_id:
             paused.close(None)
             paused = None
-        return _Watch(self, paused or TurnTrace(turn, question, lambda: self._ready))
+        return _Observer(self, paused or TurnTrace(turn, question, lambda: self._ready))
 
     def request_headers(self) -> Mapping[str, str]:
         """Headers of a submission: the context of the span that it is part of."""
@@ -182,7 +182,7 @@ class Tracing:
             attempt += 1
 
 
-class _Watch:
+class _Observer:
     """Watches one drive for the trace of its turn."""
 
     def __init__(self, tracing: Tracing, trace: TurnTrace) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage
 
-from agent_server.http.intent import Answer, Attach, NewTurn, Plan, plan_of
-from agent_server.http.output_items import wire_item
-from agent_server.http.request import Ask
+from agent_server.http.intent import AnswerApprovals, Intent, Reattach, StartTurn, intent_of
+from agent_server.http.output_items import output_item
+from agent_server.http.request import CreateRequest
 from agent_server.threads import Look, Question
 from databricks_supervisor import Job
 from databricks_supervisor.approvals.interrupts import approval_action, interrupt_value
@@ -67,9 +67,9 @@ def response(id: str, approve: bool = True) -> Item:
     return {"type": "mcp_approval_response", "id": id, "approval_request_id": id, "approve": approve}
 
 
-def ask(*items: Item, **more: Any) -> Ask:
+def ask(*items: Item, **more: Any) -> CreateRequest:
     """A request with these items."""
-    return Ask(list(items), thread="t", **more)
+    return CreateRequest(list(items), thread="t", **more)
 
 
 class Thread:
@@ -86,9 +86,9 @@ class Thread:
         self._turns = 0
         self._round = 0
 
-    def plan(self, request: Ask) -> Plan:
+    def plan(self, request: CreateRequest) -> Intent:
         """What a request asks of it."""
-        return plan_of(request, self.look)
+        return intent_of(request, self.look)
 
     def turn(self, *reply: Item, asked: Sequence[Item], delivered: bool = True) -> Thread:
         """A client asks, and the agent replies."""
@@ -97,10 +97,10 @@ class Thread:
     def ask(self, *items: Item, tools: Sequence[str] = ("f",)) -> Thread:
         """A turn begins."""
         plan = self.plan(ask(*items))
-        assert isinstance(plan, NewTurn)
+        assert isinstance(plan, StartTurn)
         return self.begin(plan, items, tools)
 
-    def begin(self, plan: NewTurn, items: Sequence[Item] = (), tools: Sequence[str] = ("f",)) -> Thread:
+    def begin(self, plan: StartTurn, items: Sequence[Item] = (), tools: Sequence[str] = ("f",)) -> Thread:
         """A turn begins as it was planned."""
         self._turns += 1
         self._round = 0
@@ -132,7 +132,7 @@ class Thread:
         response_id = f"resp_{self._turns}_{self._round}"
         messages = [message_from_item(item, response_id, index) for index, item in enumerate(items)]
         calls = {item["call_id"] for item in [*self.shown, *items] if item.get("type") == "function_call"}
-        self.shown += [wire_item(item, f"{response_id}:{index}", calls) for index, item in enumerate(items)]
+        self.shown += [output_item(item, f"{response_id}:{index}", calls) for index, item in enumerate(items)]
         asked = [item for item in items if item.get("type") == "mcp_approval_request"]
         turn, job = self.look.turn, self.look.job
         assert turn is not None
@@ -149,7 +149,7 @@ class Thread:
         )
         return self
 
-    def record(self, plan: Answer) -> Thread:
+    def record(self, plan: AnswerApprovals) -> Thread:
         """Answers are in the ledger; the graph does not know of them yet."""
         assert self.look.turn is not None
         effects = [
@@ -166,7 +166,7 @@ class Thread:
         self.look = replace(self.look, effects=[*self.look.effects, *effects])
         return self
 
-    def decide(self, plan: Answer, items: Sequence[Item] = ()) -> Thread:
+    def decide(self, plan: AnswerApprovals, items: Sequence[Item] = ()) -> Thread:
         """All that waits is answered, and the job goes on."""
         self.record(plan)
         prefix = f"resp_{self._turns}_{self._round}:0:decision"
@@ -184,18 +184,18 @@ class Thread:
         return [message.text for message in self.look.messages]
 
 
-def sketch(plan: Plan) -> Any:
+def sketch(plan: Intent) -> Any:
     """A plan without what differs from one time to another."""
     match plan:
-        case NewTurn(messages, removals):
+        case StartTurn(messages, removals):
             return ("new", _items(messages), removals)
-        case Answer(decisions, more):
+        case AnswerApprovals(decisions, more):
             return (
                 "answer",
                 [(each["approval_request_id"], each["approve"]) for each in decisions],
                 _items(more),
             )
-        case Attach(answered):
+        case Reattach(answered):
             return ("attach", answered)
 
 

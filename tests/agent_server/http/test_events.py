@@ -17,33 +17,33 @@ from agent_server.http.events import (
     SHORTEST_DELTA,
     Event,
     EventStream,
-    LegView,
+    ResponseSnapshot,
     deltas_of,
     response_of,
     sse,
 )
-from agent_server.http.output_items import wire_item
+from agent_server.http.output_items import output_item
 from databricks_supervisor.items import as_item
 from tests.support.items_strategies import any_items
 
 Item = dict[str, Any]
 
-QUEUED = LegView("resp_t_0", 1_750_000_000.5, "m", "thread", "queued")
+QUEUED = ResponseSnapshot("resp_t_0", 1_750_000_000.5, "m", "thread", "queued")
 ENDS = ("completed", "incomplete", "failed", "cancelled")
 
 
 def message(text: str, id: str = "m") -> Item:
     """A message as it is on the wire."""
     part = {"type": "output_text", "text": text}
-    return wire_item({"type": "message", "id": id, "role": "assistant", "content": [part]}, id, ())
+    return output_item({"type": "message", "id": id, "role": "assistant", "content": [part]}, id, ())
 
 
-def at(items: list[Item], status: str = "in_progress", **more: Any) -> LegView:
+def at(items: list[Item], status: str = "in_progress", **more: Any) -> ResponseSnapshot:
     """A leg with these items."""
     return replace(QUEUED, items=items, status=status, **more)
 
 
-def all_events(view: LegView, after: int = -1) -> list[Event]:
+def all_events(view: ResponseSnapshot, after: int = -1) -> list[Event]:
     """What a client that comes now is sent."""
     return list(EventStream(after).events(view))
 
@@ -51,7 +51,7 @@ def all_events(view: LegView, after: int = -1) -> list[Event]:
 words = st.one_of(st.text(), st.text("ab é🙂\n", max_size=40))
 long_texts = st.builds(lambda text, times: text * times, words, st.integers(1, 400))
 wire_items = st.builds(
-    lambda given, number: wire_item(as_item(given), f"resp_1:{number}", {"a", "b"}),
+    lambda given, number: output_item(as_item(given), f"resp_1:{number}", {"a", "b"}),
     any_items,
     st.integers(0, 5),
 )

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import BaseMessage
 
-from agent_server.http.errors import Fault
-from agent_server.http.intent import Answer, Attach, NewTurn, plan_of
+from agent_server.http.errors import ApiError
+from agent_server.http.intent import AnswerApprovals, Reattach, StartTurn, intent_of
 from databricks_supervisor.items import Item, items_from_message
 from tests.support.conversations import (
     Thread,
@@ -49,7 +49,7 @@ def items_of(messages: list[BaseMessage]) -> list[Item]:
 def asks_for(thread: Thread, *items: Item, **more: Any) -> list[Item]:
     """What is new in a request; nothing is replaced."""
     plan = thread.plan(ask(*items, **more))
-    assert isinstance(plan, NewTurn)
+    assert isinstance(plan, StartTurn)
     assert plan.removals == []
     return items_of(plan.messages)
 
@@ -57,13 +57,13 @@ def asks_for(thread: Thread, *items: Item, **more: Any) -> list[Item]:
 def replaces(thread: Thread, *items: Item, **more: Any) -> tuple[list[Item], list[str]]:
     """What is new in a request, and what the replaced messages said."""
     plan = thread.plan(ask(*items, **more))
-    assert isinstance(plan, NewTurn)
+    assert isinstance(plan, StartTurn)
     by_id = {message.id: message.text for message in thread.look.messages}
     return items_of(plan.messages), [by_id[id] for id in plan.removals]
 
 
 def refusal(thread: Thread, *items: Item, **more: Any) -> str:
-    with pytest.raises(Fault) as caught:
+    with pytest.raises(ApiError) as caught:
         thread.plan(ask(*items, **more))
     assert caught.value.status == 400
     return caught.value.message
@@ -146,14 +146,14 @@ def test_calls_of_the_agent_are_not_kept_twice() -> None:
 
 def test_the_same_request_attaches_while_its_job_runs() -> None:
     thread = Thread().turn(said("First."), asked=[user("One")]).ask(user("Two"))
-    assert thread.plan(ask(*thread.shown)) == Attach()
-    assert thread.plan(ask(*thread.shown, conversation=True)) == Attach()
+    assert thread.plan(ask(*thread.shown)) == Reattach()
+    assert thread.plan(ask(*thread.shown, conversation=True)) == Reattach()
 
 
 def test_an_end_that_was_not_delivered_is_handed_out() -> None:
     thread = Thread().turn(said("First."), asked=[user("One")], delivered=False)
-    assert thread.plan(ask(user("One"))) == Attach()
-    assert thread.plan(ask(user("One"), conversation=True)) == Attach()
+    assert thread.plan(ask(user("One"))) == Reattach()
+    assert thread.plan(ask(user("One"), conversation=True)) == Reattach()
     assert asks_for(thread, user("Two")) == [user("Two")]
 
 
@@ -164,9 +164,9 @@ def test_a_repeat_that_came_before_the_end_is_owed_that_end_and_one_that_came_af
     assert delivered_at is not None
     for items in ([user("One")], thread.shown[:-1]):
         early = replace(ask(*items, conversation=True), arrived_at=delivered_at - 0.1)
-        assert thread.plan(early) == Attach()
+        assert thread.plan(early) == Reattach()
         late = replace(ask(*items, conversation=True), arrived_at=delivered_at + 0.1)
-        assert isinstance(thread.plan(late), NewTurn)
+        assert isinstance(thread.plan(late), StartTurn)
 
 
 def test_a_question_whose_turn_is_open_and_not_in_the_thread_yet_is_that_turn() -> None:
@@ -175,10 +175,10 @@ def test_a_question_whose_turn_is_open_and_not_in_the_thread_yet_is_that_turn() 
     thread.ask(user("Two"))
     thread.look = replace(before, turn=thread.look.turn)
     plan = thread.plan(ask(user("Two")))
-    assert isinstance(plan, NewTurn)
+    assert isinstance(plan, StartTurn)
     assert plan.turn_id == "turn2"
     other = thread.plan(ask(user("Three")))
-    assert isinstance(other, NewTurn)
+    assert isinstance(other, StartTurn)
     assert other.turn_id is None
 
 
@@ -244,11 +244,11 @@ def test_an_older_response_is_gone_on_with() -> None:
     def belongs(id: str) -> bool:
         return id in (thread.look.messages[0].id, first)
 
-    plan = plan_of(ask(user("Other")), thread.look, after=belongs)
-    assert isinstance(plan, NewTurn)
+    plan = intent_of(ask(user("Other")), thread.look, after=belongs)
+    assert isinstance(plan, StartTurn)
     assert plan.removals == [message.id for message in thread.look.messages[2:]]
-    latest = plan_of(ask(user("Three")), thread.look, after=lambda id: not belongs(id))
-    assert isinstance(latest, NewTurn)
+    latest = intent_of(ask(user("Three")), thread.look, after=lambda id: not belongs(id))
+    assert isinstance(latest, StartTurn)
     assert latest.removals == []
 
 
@@ -275,12 +275,12 @@ def test_an_answer_alone_or_after_the_whole_conversation(approve: bool) -> None:
 def test_an_answer_in_part_and_then_the_rest() -> None:
     thread = waiting("a", "b")
     plan = thread.plan(ask(*thread.shown, response("a")))
-    assert isinstance(plan, Answer)
+    assert isinstance(plan, AnswerApprovals)
     assert sketch(plan) == ("answer", [("a", True)], [])
     thread.record(plan)
-    assert isinstance(thread.plan(ask(*thread.shown, response("a"))), Attach | Answer)
+    assert isinstance(thread.plan(ask(*thread.shown, response("a"))), Reattach | AnswerApprovals)
     rest = thread.plan(ask(*thread.shown, response("a"), response("b", False)))
-    assert isinstance(rest, Answer)
+    assert isinstance(rest, AnswerApprovals)
     assert ("b", False) in sketch(rest)[1]
     assert sketch(thread.plan(ask(response("b", False)))) == ("answer", [("b", False)], [])
 
@@ -288,9 +288,9 @@ def test_an_answer_in_part_and_then_the_rest() -> None:
 def test_an_answer_that_was_carried_out_is_followed_not_repeated() -> None:
     thread = waiting("a")
     answer = thread.plan(ask(response("a")))
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, AnswerApprovals)
     thread.decide(answer, [response("a")]).reply(said("Published."))
-    assert thread.plan(ask(response("a"))) == Attach("a")
+    assert thread.plan(ask(response("a"))) == Reattach("a")
     assert asks_for(thread, *thread.shown, user("Thanks")) == [user("Thanks")]
     assert asks_for(thread, user("Thanks")) == [user("Thanks")]
 
@@ -319,7 +319,7 @@ def test_a_refusal_with_a_message_is_an_answer_with_more() -> None:
 def test_an_id_that_a_service_uses_again_is_asked_again() -> None:
     thread = waiting("a")
     answer = thread.plan(ask(response("a")))
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, AnswerApprovals)
     thread.decide(answer, [response("a")]).reply(said("Published."))
     thread.ask(user("Again")).reply(request("a"))
     assert asks_for(thread, *thread.shown, user("No")) == [user("No")]
@@ -421,7 +421,7 @@ def conversations(draw: st.DrawFn) -> None:
         speaks = any(item.get("role") == "assistant" for item in echo) or not echo
         wide = thread.plan(ask(*echo, *new, conversation=not speaks or draw(st.booleans())))
         assert sketch(wide) == sketch(narrow)
-        if isinstance(narrow, NewTurn):
+        if isinstance(narrow, StartTurn):
             assert narrow.removals == []
             assert sketch(narrow)[1] == list(new)
         return draw(st.sampled_from([narrow, wide]))
@@ -473,8 +473,8 @@ def test_a_request_that_is_sent_again_begins_nothing(data: st.DataObject) -> Non
         thread.ask(user(f"Text {number}"))
         for _ in range(2):
             again = thread.plan(ask(*thread.shown, conversation=True))
-            assert again == Attach()
+            assert again == Reattach()
         thread.reply(said("Hm."), delivered=False)
-        assert thread.plan(ask(*thread.shown[:-1], conversation=True)) == Attach()
+        assert thread.plan(ask(*thread.shown[:-1], conversation=True)) == Reattach()
         assert thread.look.turn is not None
         thread.look = replace(thread.look, turn=replace(thread.look.turn, delivered_at=10.0))

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from agent_server.http.errors import Fault
-from agent_server.http.intent import Answer, NewTurn, plan_of
-from agent_server.http.request import Ask
+from agent_server.http.errors import ApiError
+from agent_server.http.intent import AnswerApprovals, StartTurn, intent_of
+from agent_server.http.request import CreateRequest
 from agent_server.threads import Look
 from databricks_supervisor import Job
 from databricks_supervisor.items import items_from_message, message_from_item
@@ -51,27 +51,27 @@ def between_passes(status: str = "completed") -> Look:
 def test_the_rest_of_a_pause_is_answered_while_the_graph_goes_on_with_the_first_answer() -> None:
     look = between_passes()
     assert look.asked == {"two": None}
-    assert plan_of(Ask([answer("two")]), look) == Answer([answer("two")])
+    assert intent_of(CreateRequest([answer("two")]), look) == AnswerApprovals([answer("two")])
     everything = [QUESTION, request("one"), request("two"), answer("one"), answer("two")]
-    assert plan_of(Ask(everything, conversation=True), look) == Answer([answer("two")])
+    assert intent_of(CreateRequest(everything, conversation=True), look) == AnswerApprovals([answer("two")])
 
 
 @pytest.mark.parametrize("status", ["new", "queued", "in_progress", "failed"])
 def test_a_job_that_may_say_more_waits_for_nobody(status: str) -> None:
     look = between_passes(status)
     assert look.asked == {}
-    with pytest.raises(Fault, match="Nothing is pending"):
-        plan_of(Ask([answer("two")]), look)
+    with pytest.raises(ApiError, match="Nothing is pending"):
+        intent_of(CreateRequest([answer("two")]), look)
 
 
 def test_what_is_given_twice_in_a_row_is_taken_once() -> None:
-    plan = plan_of(Ask([QUESTION, CALL, OUTPUT, CALL, OUTPUT]), Look())
+    plan = intent_of(CreateRequest([QUESTION, CALL, OUTPUT, CALL, OUTPUT]), Look())
     assert items_of(plan) == ["message", "function_call", "function_call_output"]
 
 
 def test_a_service_may_use_an_id_again_later_in_a_conversation() -> None:
     said = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Noon."}]}
-    plan = plan_of(Ask([QUESTION, CALL, OUTPUT, said, QUESTION, CALL, OUTPUT]), Look())
+    plan = intent_of(CreateRequest([QUESTION, CALL, OUTPUT, said, QUESTION, CALL, OUTPUT]), Look())
     assert items_of(plan) == [
         *("message", "function_call", "function_call_output", "message"),
         *("message", "function_call", "function_call_output"),
@@ -80,5 +80,5 @@ def test_a_service_may_use_an_id_again_later_in_a_conversation() -> None:
 
 def items_of(plan: Any) -> list[str]:
     """Types of what is to be submitted."""
-    assert isinstance(plan, NewTurn)
+    assert isinstance(plan, StartTurn)
     return [item.get("type", "message") for message in plan.messages for item in items_from_message(message)]

@@ -14,9 +14,9 @@ from langchain_core.messages import BaseMessage, ToolMessage
 from agent_server.http.responses import (
     Pause,
     items_between,
-    leg_id,
-    parse_leg_id,
+    parse_public_id,
     pauses_of,
+    public_id,
     rounds_of,
     synthetic_request,
 )
@@ -74,22 +74,22 @@ class Effects:
 @settings(deadline=None)
 @given(st.from_regex(r"[0-9a-f]{1,32}", fullmatch=True), st.integers(0, 9999))
 def test_an_id_names_a_turn_and_a_leg(turn: str, index: int) -> None:
-    assert parse_leg_id(leg_id(turn, index)) == (turn, index)
+    assert parse_public_id(public_id(turn, index)) == (turn, index)
 
 
 @settings(deadline=None)
 @given(st.text())
 def test_whatever_is_asked_for_is_an_id_or_none(text: str) -> None:
     for id in (text, f"resp_{text}", f"resp_{text}_0", f"resp_t_{text}"):
-        named = parse_leg_id(id)
-        assert named is None or leg_id(*named) == id
+        named = parse_public_id(id)
+        assert named is None or public_id(*named) == id
 
 
 @pytest.mark.parametrize(
     "id", ["", "resp_", "resp_t", "resp__0", "resp_t_00", "resp_t_٣", "resp_t_-1", "resp_a\0_0"]
 )
 def test_what_is_no_id(id: str) -> None:
-    assert parse_leg_id(id) is None
+    assert parse_public_id(id) is None
 
 
 # ---- pauses

@@ -139,17 +139,14 @@ def _run(request: Request, thread_id: str, view: View) -> Ending:
         view.note(f"It is asked: {backend.description}")
     view.busy("starting")
     # Everything heavy comes after the first lines, while the local supervisor starts.
-    from ..graph import build_graph
-    from ..storage.storage import open_storage
+    from ..graph import open_graph
     from .conversation import Conversation
 
     async def converse() -> Ending:
         detach = _Detach(view)
         try:
-            async with open_storage(settings.state_url) as storage:
-                builder = build_graph(settings, storage.ledger, client_factory, local=backend.local)
-                graph = builder.compile(storage.saver, durability=settings.durability)
-                conversation = Conversation(graph, storage.ledger, thread_id)
+            async with open_graph(settings, backend, client_factory) as (graph, ledger):
+                conversation = Conversation(graph, ledger, thread_id)
                 return await _converse(conversation, request, thread_id, view, detach)
         except asyncio.CancelledError:
             if detach.number is None:
@@ -162,27 +159,26 @@ def _run(request: Request, thread_id: str, view: View) -> Ending:
 async def _converse(
     conversation: Conversation, request: Request, thread_id: str, view: View, detach: _Detach
 ) -> Ending:
-    from .loop import drive
+    from .conversation import job_id, last_exchange
+    from .loop import run_thread
 
     try:
-        driven = await drive(conversation, request.question, view, _answers(request))
-        code, look = driven.exit, driven.look
+        result = await run_thread(conversation, request.question, view, _answers(request))
+        code, thread = result.exit, result.thread
     except asyncio.CancelledError:
         if detach.number is None:
             raise
-        look = await conversation.look()
-        job = await conversation.submitted(look)
-        return Ending(Exit(128 + detach.number), thread_id, job, look.answer, look.exists)
+        code, thread = Exit(128 + detach.number), await conversation.read()
     except BrokenPipeError:
         raise
     except Exception as error:
         view.error(type(error).__name__, _words(error, verbose=request.verbose))
         code = exit_of(error)
         try:
-            look = await conversation.look()
+            thread = await conversation.read()
         except Exception:
             return Ending(code, thread_id)
-    return Ending(code, thread_id, look.response_id, look.answer, look.exists)
+    return Ending(code, thread_id, job_id(thread), last_exchange(thread)[1], thread.exists)
 
 
 def _check(request: Request) -> None:

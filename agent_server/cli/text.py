@@ -40,6 +40,15 @@ def clean(text: str) -> str:
     )
 
 
+def text_of(content: Any) -> str:
+    """The text of an item's content, refusals included; ``""`` for what is none."""
+    if isinstance(content, str):
+        return content
+    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    texts = [str(part.get("text") or part.get("refusal") or "") for part in parts]
+    return "\n\n".join(text for text in texts if text)
+
+
 def show_item(item: dict[str, Any], names: dict[str, str]) -> Rendered | None:
     """An item in words; ``None`` for one that says nothing.
 
@@ -49,7 +58,7 @@ def show_item(item: dict[str, Any], names: dict[str, str]) -> Rendered | None:
     """
     kind = item.get("type", "message")
     if kind == "message":
-        text = _parts(item.get("content"))
+        text = clean(text_of(item.get("content")))
         return Rendered("answer", "", text.split("\n")) if text.strip() else None
     if kind == "function_call":
         name = clean(str(item.get("name") or "a function"))
@@ -61,7 +70,7 @@ def show_item(item: dict[str, Any], names: dict[str, str]) -> Rendered | None:
             "result", f"result of {name}" if name else "result", _clipped(_text(item.get("output")))
         )
     if kind == "reasoning":
-        text = _parts([*(item.get("summary") or []), *(item.get("content") or [])])
+        text = clean(text_of([*(item.get("summary") or []), *(item.get("content") or [])]))
         return Rendered("thought", "", _clipped(text)) if text.strip() else None
     if kind == "mcp_approval_request":  # Shown by the question that follows, or by the decision.
         names[str(item.get("id"))] = _on_server(str(item.get("name")), str(item.get("server_label") or ""))
@@ -165,14 +174,6 @@ def _on_server(name: str, label: str) -> str:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _parts(content: Any) -> str:
-    if isinstance(content, str):
-        return clean(content)
-    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
-    texts = [str(part.get("text") or part.get("refusal") or "") for part in parts]
-    return clean("\n\n".join(text for text in texts if text))
 
 
 def _clipped(text: str) -> list[str]:

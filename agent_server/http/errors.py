@@ -1,7 +1,7 @@
-"""What can go wrong, as a client of the Responses API is told: an HTTP status, a code, a message.
+"""Errors as a client of the Responses API gets them: an HTTP status, a code, a message (docs/wire.md: Errors).
 
-A job that ended without its answer is no HTTP error: it is a response with the status ``failed``. The clients of
-OpenAI repeat a POST after a 5xx by themselves, and a repeat of a turn that is over would be a second job.
+A job that ended without its answer is no HTTP error: it is a response with the status ``failed``. OpenAI's clients
+repeat a POST after a 5xx by themselves, and to repeat a turn that is over would start a second job.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from databricks_supervisor.redaction import scrub
 
 
 class ApiError(Exception):
-    """A refusal, with what an HTTP client is to be told.
+    """An error, as an HTTP client is told it.
 
     Attributes:
         status: HTTP status.
         code: What happened, for programs.
         message: What happened, what was kept and what to do, for people. Free of credentials.
         param: The field of the request that is wrong, or ``None``.
-        headers: More headers of the answer.
+        headers: Additional headers of the answer.
     """
 
     def __init__(
@@ -33,14 +33,16 @@ class ApiError(Exception):
         param: str | None = None,
         headers: dict[str, str] | None = None,
     ) -> None:
-        message = message.encode("utf-8", "replace").decode()  # What the service said may be no Unicode.
+        message = message.encode(
+            "utf-8", "replace"
+        ).decode()  # What the service said may hold half a character.
         super().__init__(message)
         self.status, self.code, self.message = status, code, message
         self.param, self.headers = param, headers or {}
 
     @property
     def body(self) -> dict[str, Any]:
-        """The answer's body, in the shape that OpenAI's clients read."""
+        """The answer's body, as OpenAI's clients read it."""
         kind = "invalid_request_error" if self.status < 500 else "server_error"
         return {
             "error": {"message": self.message, "type": kind, "code": self.code, "param": self.param},

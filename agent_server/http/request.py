@@ -1,4 +1,4 @@
-"""A request's body, read and checked before anything is done with it."""
+"""Reads and checks a request, before anything is done with it."""
 
 from __future__ import annotations
 
@@ -15,24 +15,23 @@ from .errors import ApiError
 
 MOST_ITEMS = 10_000
 DEEPEST = 100
-_SPEAKERS = ("user", "system", "developer")
-_ROLES = (*_SPEAKERS, "assistant")
+_ROLES = ("user", "system", "developer", "assistant")
 
 
 @dataclass(frozen=True, slots=True)
 class CreateRequest:
-    """What a client asks for.
+    """A request to create a response.
 
     Attributes:
         items: The ``input``, as items.
-        stream: Whether events are wanted.
-        background: Whether it does not wait for the end.
-        thread: The thread that it names, or ``None``.
-        conversation: Whether the thread was named as a conversation, which chat surfaces send as a whole.
+        stream: Whether the client wants events.
+        background: Whether the client does not wait for the end.
+        thread: The name of the thread, or ``None``.
+        conversation: Whether the thread was named as a conversation: chat surfaces send the whole conversation.
         previous: ``previous_response_id``.
         key: ``Idempotency-Key``.
         tools: Schemas of the client's own functions.
-        arrived_at: When it came, in seconds since the epoch.
+        arrived_at: When the request came, in seconds since the epoch.
     """
 
     items: list[Item]
@@ -73,11 +72,6 @@ def parse_request(raw: bytes, headers: Mapping[str, str]) -> CreateRequest:
         key=_key(headers.get("idempotency-key")),
         tools=_tools(body.get("tools")),
     )
-
-
-def is_input_message(item: Item) -> bool:
-    """Whether an item is a message to the agent: what a person, or the system, says."""
-    return item.get("type", "message") == "message" and item.get("role") in _SPEAKERS
 
 
 def _wrong(param: str | None, message: str) -> ApiError:

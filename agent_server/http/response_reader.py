@@ -1,46 +1,26 @@
-"""A leg as it is now, read from the ledger and the thread's state."""
+"""Finds a response by its public id, and reads it as it is now, from the ledger and the thread's state."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from databricks_supervisor import Job, errors
+from databricks_supervisor.approvals.interrupts import pending_actions
 from databricks_supervisor.items import Item, items_from_message
-from databricks_supervisor.ledger import EffectKey, Ledger, Turn
+from databricks_supervisor.ledger import EffectKey, Ledger, Turn, response_ids
 from databricks_supervisor.ledger.worker import this_worker
 
-from ..threads import Question, ThreadReader, TurnLook
-from .caller import Caller
+from ..threads import PendingInterrupt, ThreadReader, ThreadSnapshot
+from .caller import Caller, thread_name
 from .errors import ApiError, api_error_of
 from .events import ResponseSnapshot
 from .output_items import output_item
-from .responses import items_between, public_id, synthetic_request
-
-
-@dataclass(frozen=True, slots=True)
-class ResponseRef:
-    """What one public id names.
-
-    Attributes:
-        turn: The turn.
-        index: Which of its legs, 0-based.
-        identity: Name of the identity that whoever follows it acts as.
-    """
-
-    turn: Turn
-    index: int
-    identity: str | None
-
-    @property
-    def id(self) -> str:
-        """The public id."""
-        return public_id(self.turn.turn_id, self.index)
+from .responses import ResponseRef, graph_request, items_between, parse_public_id, pauses_of
 
 
 class ResponseReader:
-    """Reads legs.
+    """Reads responses.
 
     Args:
         threads: Reads threads.
@@ -54,72 +34,103 @@ class ResponseReader:
         self._model = model
         self._findable: set[tuple[str, int, str]] = set()
 
-    def begun(self, leg: ResponseRef) -> ResponseSnapshot:
-        """A leg of which nothing is known but that it began; reads nothing."""
-        return self._view(leg, leg.turn.opened_at, "queued")
-
-    async def view(self, leg: ResponseRef) -> ResponseSnapshot:
-        """A leg as it is now.
+    async def find(self, id: str, caller: Caller) -> ResponseRef:
+        """The response of a public id; what is in it is not looked at.
 
         Raises:
-            ApiError: 404; the turn has no such leg.
+            ApiError: 404; there is no such turn, or it is another user's.
         """
-        turn = await self._ledger.get_turn(leg.turn.turn_id)
+        named = parse_public_id(id)
+        turn = await self._ledger.get_turn(named[0]) if named is not None else None
+        if named is None or turn is None or turn.position or not caller.owns(turn.thread):
+            raise ApiError(404, "response_not_found", f"No response with id {id!r}. Nothing was changed.")
+        return ResponseRef(turn, named[1], caller.identity)
+
+    async def latest(self, turn: Turn, identity: str | None) -> ResponseRef:
+        """The latest response of a turn.
+
+        Args:
+            turn: The turn.
+            identity: Name of the identity to follow it as.
+        """
+        return ResponseRef(turn, len(pauses_of(await self._ledger.effects(turn.turn_id))), identity)
+
+    def queued(self, ref: ResponseRef) -> ResponseSnapshot:
+        """A response that has just begun; reads nothing."""
+        return self._snapshot(ref, ref.turn.opened_at, "queued")
+
+    async def read(self, ref: ResponseRef) -> ResponseSnapshot:
+        """A response as it is now.
+
+        Raises:
+            ApiError: 404; the turn has no such response.
+        """
+        turn = await self._ledger.get_turn(ref.turn.turn_id)
         if turn is None:
-            raise ApiError(404, "response_not_found", f"No response {leg.id}: its thread was deleted.")
-        look = await self._threads.look_at_turn(turn)
-        pauses, index = look.pauses, leg.index
+            raise ApiError(404, "response_not_found", f"No response {ref.id}: its thread was deleted.")
+        thread = await self._threads.read_turn(turn)
+        pauses, index = pauses_of(thread.effects), ref.index
         if index > len(pauses):
-            raise ApiError(404, "response_not_found", f"No response {leg.id}.")
+            raise ApiError(404, "response_not_found", f"No response {ref.id}.")
         start = pauses[index - 1].position if index else 0
         end = pauses[index].position if index < len(pauses) else None
-        delivered = items_between(look.messages, look.rounds, start, end)
-        shown = _shown(delivered, look)
+        rounds = response_ids(thread.effects)
+        delivered = items_between(thread.messages, rounds, start, end)
+        shown = _shown(delivered, thread)
         items = [output_item(item, id, shown) for id, item in delivered]
         created_at = pauses[index - 1].answered_at if index else turn.opened_at
         if end is not None:
             items += [output_item(item, item["id"], shown) for item in pauses[index].asked]
-            jobs = [job for round_, job in sorted(look.rounds.items()) if 2 * round_ < end]
+            jobs = [job for round_, job in sorted(rounds.items()) if 2 * round_ < end]
             response_id = jobs[-1] if jobs else None
-            return self._view(leg, created_at, "completed", items=items, response_id=response_id)
-        pending = look.pending
-        if pending:
-            await self._make_findable(look, [id for id, _ in pending])
+            return self._snapshot(ref, created_at, "completed", items=items, response_id=response_id)
+        if thread.pending:
+            await self._make_findable(thread)
             items += [
                 output_item(request, id, shown)
-                for id, question in pending
-                if (request := _request(id, question)) is not None
+                for id, interrupt in thread.pending
+                if (request := _graph_request(id, interrupt)) is not None
             ]
-        return self._latest(leg, look, created_at, items)
-
-    def _latest(
-        self, leg: ResponseRef, look: TurnLook, created_at: float, items: list[Item]
-    ) -> ResponseSnapshot:
-        job, turn = look.job, look.turn
+        job = thread.own_job or {}
         known: dict[str, Any] = {
             "items": items,
-            "response_id": (job or {}).get("response_id") or look.rounds.get(max(look.rounds, default=-1)),
-            "usage": _usage(job),
+            "response_id": job.get("response_id") or rounds.get(max(rounds, default=-1)),
+            "usage": _usage(job.get("usage")),
         }
-        if look.pending:
-            asked = [_pending(id, question) for id, question in look.pending]
-            round_ = job["round"] if job is not None else 0
-            partly = leg.index > 0 and look.pauses[-1].key == ("approval", round_)
-            return self._view(leg, created_at, "completed", **known, pending=asked, open=partly)
-        if job is not None and job.get("ended") and not look.questions:
-            return self._ended(leg, job, created_at, known)
-        if turn.ended_at is not None and not look.current:
-            # Another message took its place; what it had asked was refused.
+        # The answers to one job's approvals are one pause: until all are given, the response that the first of them
+        # began goes on.
+        partly = index > 0 and pauses[-1].key == ("approval", job.get("round", 0))
+        return self._latest(ref, thread, created_at, known, partly=partly)
+
+    def _latest(
+        self,
+        ref: ResponseRef,
+        thread: ThreadSnapshot,
+        created_at: float,
+        known: dict[str, Any],
+        *,
+        partly: bool,
+    ) -> ResponseSnapshot:
+        """The turn's last response so far."""
+        job, turn = thread.own_job, thread.turn
+        assert turn is not None
+        if thread.pending:
+            pending = [_pending(id, interrupt) for id, interrupt in thread.pending]
+            return self._snapshot(ref, created_at, "completed", **known, pending=pending, open=partly)
+        if job is not None and job.get("ended") and not thread.own_interrupts:
+            return self._ended(ref, job, created_at, known)
+        if turn.ended_at is not None and not thread.current:
+            # Another message replaced it; what it had asked for was refused.
             status = "completed" if job is not None and job.get("status") == "completed" else "cancelled"
-            return self._view(leg, created_at, status, **known, ends_turn=True)
+            return self._snapshot(ref, created_at, status, **known, ends_turn=True)
         if turn.ended_at is not None and job is None:
             error = {"code": "given_up", "message": "It was given up before anything was submitted."}
-            return self._view(leg, created_at, "cancelled", **known, error=error, ends_turn=True)
-        submitted = bool(known["response_id"])
-        return self._view(leg, created_at, "in_progress" if submitted else "queued", **known)
+            return self._snapshot(ref, created_at, "cancelled", **known, error=error, ends_turn=True)
+        status = "in_progress" if known["response_id"] else "queued"
+        return self._snapshot(ref, created_at, status, **known)
 
     def _ended(
-        self, leg: ResponseRef, job: Job, created_at: float, known: dict[str, Any]
+        self, ref: ResponseRef, job: Job, created_at: float, known: dict[str, Any]
     ) -> ResponseSnapshot:
         failure = job.get("failure")
         reason = {"reason": job.get("incomplete") or "max_output_tokens"}
@@ -127,49 +138,52 @@ class ResponseReader:
             incomplete = job.get("status") == "incomplete"
             details = reason if incomplete else None
             status = "incomplete" if incomplete else "completed"
-            return self._view(leg, created_at, status, **known, incomplete=details, ends_turn=True)
+            return self._snapshot(ref, created_at, status, **known, incomplete=details, ends_turn=True)
         kind = getattr(errors, failure["kind"], errors.SupervisorError)
-        fault = api_error_of(kind(failure["message"]))
-        error = {"code": fault.code, "message": failure["message"]}
-        refused = fault.status if issubclass(kind, errors.ServiceError) else None
+        told = api_error_of(kind(failure["message"]))
+        error = {"code": told.code, "message": failure["message"]}
+        refused = told.status if issubclass(kind, errors.ServiceError) else None
         statuses = {"JobCancelledError": "cancelled", "JobIncompleteError": "incomplete"}
         status = statuses.get(failure["kind"], "failed")
         details = reason if status == "incomplete" else None
-        return self._view(
-            leg, created_at, status, **known, error=error, incomplete=details, ends_turn=True, refused=refused
+        return self._snapshot(
+            ref, created_at, status, **known, error=error, incomplete=details, ends_turn=True, refused=refused
         )
 
-    def _view(self, leg: ResponseRef, created_at: float, status: str, **known: Any) -> ResponseSnapshot:
+    def _snapshot(self, ref: ResponseRef, created_at: float, status: str, **known: Any) -> ResponseSnapshot:
         return ResponseSnapshot(
-            id=leg.id,
+            id=ref.id,
             created_at=created_at,
             model=self._model,
-            thread=Caller.name_of(leg.turn.thread),
+            thread=thread_name(ref.turn.thread),
             status=status,
             **known,
         )
 
-    async def _make_findable(self, look: TurnLook, ids: Sequence[str]) -> None:
-        """Let the ledger know what waits, so that an answer that names no thread is brought to it."""
-        for id in ids:
-            known = (look.turn.turn_id, *look.keys[id])
-            if known in self._findable or look.turn.ended_at is not None:
+    async def _make_findable(self, thread: ThreadSnapshot) -> None:
+        """Let the ledger know what is asked, so that an answer that names no thread finds this one."""
+        turn = thread.turn
+        if turn is None or turn.ended_at is not None:
+            return
+        for id, _ in thread.pending:
+            round_, key = thread.keys[id]
+            known = (turn.turn_id, round_, key)
+            if known in self._findable:
                 continue
-            turn_id, round_, key = known
-            # A claim that is given back at once: it leaves a trace, and nothing that stands in the way.
-            effect = await self._ledger.claim(EffectKey(turn_id, round_, "decision", key), this_worker())
+            # A claim that is given back at once: the ledger remembers the id, and the decision is still free.
+            effect = await self._ledger.claim(EffectKey(turn.turn_id, round_, "decision", key), this_worker())
             if effect.mine:
                 await self._ledger.release(effect.key, effect.attempt)
             self._findable.add(known)
 
 
-def _shown(delivered: Sequence[tuple[str, Item]], look: TurnLook) -> set[str]:
-    """Ids of the calls and requests that a client has seen, as far as outputs in the leg refer to them."""
+def _shown(delivered: Sequence[tuple[str, Item]], thread: ThreadSnapshot) -> set[str]:
+    """Ids of the calls and requests that a client has seen, as far as outputs in the response refer to them."""
     outputs = {item.get("call_id") for _, item in delivered if item.get("type") == "function_call_output"}
     shown = _calls(item for _, item in delivered)
     if outputs <= shown:  # Almost always, and the thread may be long.
         return shown
-    return shown | _calls(item for message in look.messages for item in items_from_message(message))
+    return shown | _calls(item for message in thread.messages for item in items_from_message(message))
 
 
 def _calls(items: Iterable[Item]) -> set[str]:
@@ -178,33 +192,30 @@ def _calls(items: Iterable[Item]) -> set[str]:
     return {id for id in found if isinstance(id, str)}
 
 
-def _request(id: str, question: Question) -> Item | None:
-    """The approval request that stands for a question of the graph itself; the job's own are items already."""
-    value = question.value
-    if value["kind"] == "mcp_approval":
+def _graph_request(id: str, interrupt: PendingInterrupt) -> Item | None:
+    """The approval request for a question of the graph itself; those of the job are among its items already."""
+    if interrupt.value["kind"] == "mcp_approval":
         return None
-    action = value["action_requests"][value["ids"].index(id)]
-    return synthetic_request(id, {"name": action["name"], "args": action["args"]})
+    return graph_request(id, pending_actions(interrupt.value)[id].asked)
 
 
-def _pending(id: str, question: Question) -> dict[str, Any]:
-    value = question.value
-    index = value["ids"].index(id)
-    action = value["action_requests"][index]
+def _pending(id: str, interrupt: PendingInterrupt) -> dict[str, Any]:
+    """What waits for a person, as ``custom_outputs.pending`` tells it (docs/wire.md: Approvals)."""
+    value = interrupt.value
+    action = pending_actions(value)[id]
     pending = {
         "id": id,
         "kind": value["kind"],
-        "name": action["name"],
-        "arguments": action["args"],
-        "server_label": value["server_labels"][index],
-        "description": action["description"],
+        "name": action.name,
+        "arguments": action.args,
+        "server_label": action.server_label,
+        "description": action.description,
     }
     return {**pending, "error": value["error"]} if "error" in value else pending
 
 
-def _usage(job: Job | None) -> dict[str, Any] | None:
+def _usage(given: dict[str, Any] | None) -> dict[str, Any] | None:
     """Token counts with every field that clients expect."""
-    given = (job or {}).get("usage")
     if not given:
         return None
     details = {"input_tokens_details": "cached_tokens", "output_tokens_details": "reasoning_tokens"}

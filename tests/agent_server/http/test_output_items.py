@@ -31,7 +31,7 @@ CITATION = {
 
 
 def on_the_wire(item: Item, shown: tuple[str, ...] = ("c",)) -> Item:
-    """The item as it is sent, after MLflow's schema and JSON have had a look at it."""
+    """The item as it is sent, after MLflow's schema and JSON have read it."""
     made = output_item(item, ID, shown)
     OutputItem.model_validate(made)
     assert json.loads(json.dumps(made, ensure_ascii=False, allow_nan=False).encode()) == made

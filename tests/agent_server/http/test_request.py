@@ -35,8 +35,8 @@ def read_or_refuse(raw: bytes) -> bool:
     """Whether a body has items, or is the client's mistake."""
     try:
         return bool(read(raw).items)
-    except ApiError as fault:
-        return fault.status == 400
+    except ApiError as error:
+        return error.status == 400
 
 
 def nested(levels: int) -> bytes:

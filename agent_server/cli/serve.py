@@ -155,7 +155,8 @@ def _serve(options: _Options) -> None:
 
         load_dotenv(".env")
     from ..settings import load_settings
-    from ..storage.url import check_state, describe_state, is_sqlite
+    from ..storage.check import check_state
+    from ..storage.url import describe_state, is_sqlite
 
     settings = load_settings(local=options.local)
     # The workers read the settings once more.

@@ -30,13 +30,7 @@ async def open_graph(
     client_factory: Callable[[str | None], Awaitable[AsyncOpenAI]],
     **more: Any,
 ) -> AsyncIterator[tuple[CompiledSupervisorGraph, Ledger]]:
-    """The compiled graph and its ledger, with the checkpoints and the ledger of the settings open.
-
-    Args:
-        settings: The app's settings.
-        backend: The service.
-        client_factory: Builds a client of the service.
-        more: More arguments for ``create_supervisor_graph``.
+    """The compiled graph and its ledger, open while the block runs; arguments as for :func:`build_graph`.
 
     Raises:
         UsageError: A setting cannot work.

@@ -1,45 +1,21 @@
-"""One thread of the graph, as the command line uses it: read it, run it, and tell what is delivered."""
+"""One thread of the graph, as the command line uses it: read it, run it, and show what happens."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any, cast
 
 from langchain_core.messages import BaseMessage
 
 from databricks_supervisor.compiled import CompiledSupervisorGraph
-from databricks_supervisor.items import Item, items_from_message
+from databricks_supervisor.items import items_from_message
 from databricks_supervisor.ledger import Ledger, response_ids
 
 from ..threads import ThreadReader, ThreadSnapshot, config_of
 from .text import text_of
-
-
-@dataclass(frozen=True, slots=True)
-class Progressed:
-    """The job's progress.
-
-    Attributes:
-        event: The library's progress event.
-    """
-
-    event: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Delivered:
-    """An item that is new in the thread.
-
-    Attributes:
-        item: The Responses item.
-        response_id: The job that it belongs to.
-    """
-
-    item: Item
-    response_id: str | None
+from .view import View
 
 
 class Conversation:
@@ -70,23 +46,24 @@ class Conversation:
         self._preparing = asyncio.ensure_future(self._graph.parts.clients.get(None))
         self._preparing.add_done_callback(lambda built: built.cancelled() or built.exception())
 
-    async def run(self, input: Any) -> AsyncIterator[Progressed | Delivered]:
-        """Run the graph until it ends or waits for a person.
+    async def run(self, input: Any, view: View) -> ThreadSnapshot:
+        """Run the graph until it ends or waits for a person; the thread as it is then.
 
         Args:
             input: A question, a resume command, or ``None`` to go on.
+            view: Shows what happens.
         """
         stream = self._graph.astream(input, config_of(self._thread_id), stream_mode=["custom", "updates"])
         async with aclosing(cast(Any, stream)) as chunks:
             async for mode, chunk in chunks:
-                if mode == "custom":
-                    if isinstance(chunk, dict) and chunk.get("type") == "supervisor.progress":
-                        self._response_id = chunk["response_id"]
-                        yield Progressed(chunk)
-                    continue
-                for message in _messages_in(chunk):
-                    for item in items_from_message(message):
-                        yield Delivered(item, self._job_of(message))
+                if mode == "updates":
+                    for message in _messages_in(chunk):
+                        for item in items_from_message(message):
+                            view.item(item, self._job_of(message))
+                elif isinstance(chunk, dict) and chunk.get("type") == "supervisor.progress":
+                    self._response_id = chunk["response_id"]
+                    view.progress(chunk)
+        return await self.read()
 
     def _job_of(self, message: BaseMessage) -> str | None:
         """The job of a message: its id names it if the job delivered it; otherwise it belongs to the last job."""

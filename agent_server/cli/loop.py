@@ -11,7 +11,7 @@ from databricks_supervisor.errors import NothingToResumeError
 
 from ..errors import Exit
 from ..threads import PendingInterrupt, ThreadSnapshot
-from .conversation import Conversation, Delivered, is_finished, last_exchange
+from .conversation import Conversation, is_finished, last_exchange
 from .view import View, repeats
 
 
@@ -64,11 +64,11 @@ async def run_thread(
         if thread.interrupts:
             conversation.prepare()
         else:
-            thread = await _run(conversation, None, view)
+            thread = await conversation.run(None, view)
     else:
         if thread.interrupts and last_exchange(thread)[0] != question:
             view.note("What was waiting for your answer is refused: a new question replaces it.")
-        thread = await _run(conversation, {"messages": [{"role": "user", "content": question}]}, view)
+        thread = await conversation.run({"messages": [{"role": "user", "content": question}]}, view)
     while thread.interrupts:
         given: dict[str, Any] = {}
         for pending in thread.interrupts:
@@ -79,14 +79,5 @@ async def run_thread(
             unknown = any(repeats(pending.value) for pending in thread.interrupts)
             return RunResult(Exit.UNKNOWN if unknown else Exit.WAITING, thread)
         view.busy("sending the answer")
-        thread = await _run(conversation, Command(resume=given), view)
+        thread = await conversation.run(Command(resume=given), view)
     return RunResult(Exit.ANSWERED, thread)
-
-
-async def _run(conversation: Conversation, input: Any, view: View) -> ThreadSnapshot:
-    async for happened in conversation.run(input):
-        if isinstance(happened, Delivered):
-            view.item(happened.item, happened.response_id)
-        else:
-            view.progress(happened.event)
-    return await conversation.read()

@@ -1,4 +1,4 @@
-"""One run of the command line: checks first, then the graph, then how it ended."""
+"""One run of the command line: checks first, then the graph, then the exit code."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import AppError, Exit, InvalidInputError, UsageError, exit_of
 from ..settings import load_settings
+from .options import load_env_file
 from .view import Ending, View
 from .view_json import JsonView
 
@@ -25,41 +26,14 @@ if TYPE_CHECKING:
     from .conversation import Conversation
     from .loop import Answers
 
-
 SLOW_DETACH_S = 0.5
-_ADJECTIVES = (
-    "amber",
-    "bold",
-    "brisk",
-    "calm",
-    "clear",
-    "deft",
-    "eager",
-    "fair",
-    "keen",
-    "lucid",
-    "quick",
-    "vivid",
-)
-_NOUNS = (
-    "bison",
-    "crane",
-    "finch",
-    "heron",
-    "ibis",
-    "lynx",
-    "marten",
-    "otter",
-    "owl",
-    "raven",
-    "robin",
-    "wren",
-)
+_ADJECTIVES = "amber bold brisk calm clear deft eager fair keen lucid quick vivid"
+_NOUNS = "bison crane finch heron ibis lynx marten otter owl raven robin wren"
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the command line was given; see there."""
+    """The arguments of the command line; see :func:`.ask.ask`."""
 
     question: str | None = None
     thread: str | None = None
@@ -79,12 +53,12 @@ class _Interrupted(BaseException):
 
 
 def new_thread_id() -> str:
-    """A short id that a person can read out."""
-    return f"{secrets.choice(_ADJECTIVES)}-{secrets.choice(_NOUNS)}-{secrets.token_hex(3)}"
+    """A short id that a person can read aloud."""
+    return f"{secrets.choice(_ADJECTIVES.split())}-{secrets.choice(_NOUNS.split())}-{secrets.token_hex(3)}"
 
 
 def run(request: Request) -> int:
-    """Do what was asked for, and show it.
+    """Run the command, and show what happens.
 
     Returns:
         The exit code.
@@ -107,7 +81,7 @@ def run(request: Request) -> int:
         view.error(type(error).__name__, str(error))
         ending = Ending(error.exit, thread_id)
     except BrokenPipeError:
-        # Whoever read the output has left; the job goes on.
+        # The reader of the output has ended, as `head` does; the job goes on.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.INTERRUPTED
     view.end(ending)
@@ -118,10 +92,7 @@ def _run(request: Request, thread_id: str, view: View) -> Ending:
     if request.as_json:
         view.thread(thread_id)
     _check(request)
-    with contextlib.suppress(OSError, UnicodeDecodeError):  # The settings say so if it cannot be read.
-        from dotenv import load_dotenv
-
-        load_dotenv(".env")
+    load_env_file()
     settings = load_settings(model=request.model, local=request.local)
     if not request.as_json:
         view.thread(thread_id)
@@ -138,7 +109,7 @@ def _run(request: Request, thread_id: str, view: View) -> Ending:
     else:
         view.note(f"It is asked: {backend.description}")
     view.busy("starting")
-    # Everything heavy comes after the first lines, while the local supervisor starts.
+    # Everything heavy is imported after the first lines are printed, while the local supervisor starts.
     from ..graph import open_graph
     from .conversation import Conversation
 
@@ -259,7 +230,7 @@ class _Detach:
 
 @contextlib.contextmanager
 def _signals_raise() -> Iterator[None]:
-    """Until the graph runs, nothing is to be waited for."""
+    """Until the graph runs, a signal ends the command at once: there is nothing to wait for."""
 
     def interrupt(number: int, _frame: Any) -> NoReturn:
         raise _Interrupted(number)
@@ -276,7 +247,7 @@ def _signals_raise() -> Iterator[None]:
 
 
 def _set_up_logging(verbose: bool) -> None:
-    """Nothing of a library's reaches the user, unless it is asked for."""
+    """Show log lines and warnings of libraries only with --verbose."""
     root = logging.getLogger()
     for handler in list(root.handlers):
         root.removeHandler(handler)

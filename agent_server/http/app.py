@@ -24,7 +24,6 @@ from .server import SupervisorServer
 if TYPE_CHECKING:
     from .service import ResponseService
 
-
 logger = logging.getLogger(__name__)
 
 WARM_WITHIN_S = 10.0

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from contextvars import Context
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import BaseMessage
@@ -31,16 +31,14 @@ MOST_TRACE_IDS = 10_000
 
 
 class RunObserver(Protocol):
-    """Observes one background run, as a tracer does. Nothing that it raises reaches the run."""
+    """Observes one background run, as a tracer does: a callback handler of LangChain that also has what is here.
+
+    Nothing that it raises reaches the run.
+    """
 
     @property
     def trace_id(self) -> str | None:
         """Id of the trace, if there is one."""
-        ...
-
-    @property
-    def handler(self) -> BaseCallbackHandler | None:
-        """Callbacks for the graph."""
         ...
 
     def end(self, error: BaseException | None) -> None:
@@ -52,14 +50,7 @@ class RunObservers(Protocol):
     """Makes an observer for each background run."""
 
     def begin(self, turn: Turn, question: Any, *, session: str, user: str) -> RunObserver | None:
-        """A run of a turn begins.
-
-        Args:
-            turn: The turn.
-            question: The graph's input.
-            session: The name that the thread's owner knows it by.
-            user: The thread's owner; ``""`` if there is none.
-        """
+        """A run of a turn begins; session is the thread's public name, user its owner (``""`` if it has none)."""
         ...
 
 
@@ -101,15 +92,7 @@ class BackgroundRun:
         self._changed = asyncio.Event()
 
     async def wait_for_change(self, seen: int, within_s: float) -> bool:
-        """Wait until the thread has changed, or the run is over.
-
-        Args:
-            seen: The version that the caller has seen.
-            within_s: How long to wait, in seconds.
-
-        Returns:
-            Whether that happened.
-        """
+        """Wait until the version is another one than was seen, or the run is over; whether that happened in time."""
         if self._version == seen and not self.over:
             changed = self._changed
             with contextlib.suppress(TimeoutError):
@@ -121,8 +104,6 @@ class BackgroundRuns:
     """The background runs of this process.
 
     Args:
-        graph: The compiled graph.
-        threads: Reads threads.
         observers: Makes an observer for each run, or ``None``.
     """
 
@@ -216,8 +197,8 @@ class BackgroundRuns:
     ) -> None:
         """Run the graph until the turn ends, or waits for somebody who has not answered."""
         config: RunnableConfig = {**config_of(run.turn.thread)}
-        if observer is not None and observer.handler is not None:
-            config["callbacks"] = [observer.handler]
+        if observer is not None:
+            config["callbacks"] = [cast(BaseCallbackHandler, observer)]
         context = {"identity": identity}
         for _ in range(MOST_PASSES):
             stream = self._graph.astream(input, config, context=context, stream_mode=["updates", "custom"])

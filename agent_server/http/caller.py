@@ -58,7 +58,7 @@ def thread_name(thread_id: str) -> str:
 
 
 def thread_user(thread_id: str) -> str:
-    """The user who owns a thread; ``""`` if that is nobody in particular."""
+    """The user who owns a thread; ``""`` if it has none."""
     return unquote(thread_id.partition("/")[0])
 
 

@@ -27,7 +27,7 @@ from databricks_supervisor.state import Decision
 from ..threads import ThreadReader, ThreadSnapshot, config_of
 from .background_runs import BackgroundRuns
 from .caller import Caller
-from .errors import ApiError
+from .errors import ApiError, invalid_request
 from .intent import AnswerApprovals, Reattach, StartTurn, intent_of
 from .request import CreateRequest
 from .response_reader import ResponseReader
@@ -37,15 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 class Dispatcher:
-    """Starts or finds the turn that a request belongs to, and the response that answers it.
-
-    Args:
-        graph: The compiled graph.
-        ledger: Its ledger.
-        threads: Reads threads.
-        reader: Finds responses.
-        runs: The background runs of this process.
-    """
+    """Starts or finds the turn that a request belongs to, and the response that answers it."""
 
     def __init__(
         self,
@@ -176,12 +168,8 @@ class Dispatcher:
         if request.thread is not None:
             thread_id = caller.thread(request.thread)
             if previous is not None and previous.thread != thread_id:
-                raise ApiError(
-                    400,
-                    "invalid_request",
-                    "previous_response_id is of another thread than the one that is named. Nothing was submitted.",
-                    param="previous_response_id",
-                )
+                wrong = "previous_response_id is of another thread than the one that is named."
+                raise invalid_request(wrong, "previous_response_id")
             return thread_id, previous
         if previous is not None:
             return previous.thread, previous

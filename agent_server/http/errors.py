@@ -1,4 +1,4 @@
-"""Errors as a client of the Responses API gets them: an HTTP status, a code, a message (docs/wire.md: Errors).
+"""Errors as a client of the Responses API gets them: an HTTP status, a code, a message (docs/server.md: Errors).
 
 A job that ended without its answer is no HTTP error: it is a response with the status ``failed``. OpenAI's clients
 repeat a POST after a 5xx by themselves, and to repeat a turn that is over would start a second job.
@@ -47,6 +47,16 @@ class ApiError(Exception):
         return {
             "error": {"message": self.message, "type": kind, "code": self.code, "param": self.param},
         }
+
+
+def invalid_request(message: str, param: str | None) -> ApiError:
+    """400: the request is wrong, and was not submitted.
+
+    Args:
+        message: What is wrong.
+        param: The field that is wrong, or ``None``.
+    """
+    return ApiError(400, "invalid_request", f"{message} Nothing was submitted.", param=param)
 
 
 _BY_CLASS: list[tuple[type[SupervisorError], int, str]] = [

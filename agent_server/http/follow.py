@@ -20,11 +20,6 @@ async def follow(
 ) -> AsyncIterator[ResponseSnapshot | None]:
     """The response whenever it may have changed, until its end or its pause; its turn is run here meanwhile.
 
-    Args:
-        ref: The response.
-        reader: Reads it.
-        runs: The background runs of this process.
-
     Yields:
         The response as it is then; ``None`` when nothing has changed for ``KEEP_ALIVE_S``.
 

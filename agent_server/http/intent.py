@@ -2,7 +2,7 @@
 
 A client sends what is new, or the whole conversation; it edits, regenerates, answers, repeats. What the agent said is
 never taken from a client's copy of it. Messages of people are compared by content, answers and outputs by their ids
-(docs/wire.md: History).
+(docs/wire.md: What clients need).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from databricks_supervisor.items.history import question_digest
 from databricks_supervisor.ledger import Turn
 
 from ..threads import ThreadSnapshot
-from .errors import ApiError
+from .errors import ApiError, invalid_request
 from .request import CreateRequest
 from .thread_index import ThreadIndex, is_input_message
 
@@ -122,7 +122,7 @@ def _new_in(request: CreateRequest, index: ThreadIndex) -> tuple[list[Item], lis
     same = 0
     while same < min(len(sent), len(known)) and sent[same][1] == known[same]:
         same += 1
-    # Where the agent has said nothing, or the client leaves out what it said, only the questions tell.
+    # If the agent has said nothing, or the client leaves out what it said, there are only questions to compare.
     begins_alike = 0 < same == min(len(sent), len(known))
     whole = any(_is_echo(item) for item in items) or (request.conversation and begins_alike)
     if not whole or not sent:
@@ -244,7 +244,7 @@ def _nothing_new(request: CreateRequest, index: ThreadIndex) -> Intent:
 
 
 def _awaits_end(turn: Turn, request: CreateRequest) -> bool:
-    """Whether a repeated question gets the turn's end: nobody had it, or not yet when the request came."""
+    """Whether a repeated question gets the turn's end: it was not delivered before the request came."""
     return turn.ended_at is not None and (turn.delivered_at is None or turn.delivered_at > request.arrived_at)
 
 
@@ -257,4 +257,4 @@ def _messages(items: Sequence[Item]) -> list[BaseMessage]:
 
 
 def _wrong(message: str) -> ApiError:
-    return ApiError(400, "invalid_request", f"{message} Nothing was submitted.", param="input")
+    return invalid_request(message, "input")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from databricks_supervisor import Job, errors
@@ -23,8 +24,6 @@ class ResponseReader:
     """Reads responses.
 
     Args:
-        threads: Reads threads.
-        ledger: The ledger.
         model: Name of the model, as clients are told.
     """
 
@@ -35,7 +34,7 @@ class ResponseReader:
         self._findable: set[tuple[str, int, str]] = set()
 
     async def find(self, id: str, caller: Caller) -> ResponseRef:
-        """The response of a public id; what is in it is not looked at.
+        """The response of a public id, not read yet.
 
         Raises:
             ApiError: 404; there is no such turn, or it is another user's.
@@ -47,17 +46,13 @@ class ResponseReader:
         return ResponseRef(turn, named[1], caller.identity)
 
     async def latest(self, turn: Turn, identity: str | None) -> ResponseRef:
-        """The latest response of a turn.
-
-        Args:
-            turn: The turn.
-            identity: Name of the identity to follow it as.
-        """
+        """The latest response of a turn, to be followed as an identity."""
         return ResponseRef(turn, len(pauses_of(await self._ledger.effects(turn.turn_id))), identity)
 
     def queued(self, ref: ResponseRef) -> ResponseSnapshot:
         """A response that has just begun; reads nothing."""
-        return self._snapshot(ref, ref.turn.opened_at, "queued")
+        thread = thread_name(ref.turn.thread)
+        return ResponseSnapshot(ref.id, ref.turn.opened_at, self._model, thread, "queued")
 
     async def read(self, ref: ResponseRef) -> ResponseSnapshot:
         """A response as it is now.
@@ -72,93 +67,32 @@ class ResponseReader:
         pauses, index = pauses_of(thread.effects), ref.index
         if index > len(pauses):
             raise ApiError(404, "response_not_found", f"No response {ref.id}.")
-        start = pauses[index - 1].position if index else 0
-        end = pauses[index].position if index < len(pauses) else None
-        rounds = response_ids(thread.effects)
-        delivered = items_between(thread.messages, rounds, start, end)
+        before = pauses[index - 1] if index else None
+        after = pauses[index] if index < len(pauses) else None
+        jobs = response_ids(thread.effects)
+        delivered = items_between(
+            thread.messages, jobs, before.position if before else 0, after.position if after else None
+        )
+        requests = after.asked if after is not None else _graph_requests(thread)
         shown = _shown(delivered, thread)
         items = [output_item(item, id, shown) for id, item in delivered]
-        created_at = pauses[index - 1].answered_at if index else turn.opened_at
-        if end is not None:
-            items += [output_item(item, item["id"], shown) for item in pauses[index].asked]
-            jobs = [job for round_, job in sorted(rounds.items()) if 2 * round_ < end]
-            response_id = jobs[-1] if jobs else None
-            return self._snapshot(ref, created_at, "completed", items=items, response_id=response_id)
-        if thread.pending:
-            await self._make_findable(thread)
-            items += [
-                output_item(request, id, shown)
-                for id, interrupt in thread.pending
-                if (request := _graph_request(id, interrupt)) is not None
-            ]
-        job = thread.own_job or {}
-        known: dict[str, Any] = {
-            "items": items,
-            "response_id": job.get("response_id") or rounds.get(max(rounds, default=-1)),
-            "usage": _usage(job.get("usage")),
-        }
-        # The answers to one job's approvals are one pause: until all are given, the response that the first of them
-        # began goes on.
-        partly = index > 0 and pauses[-1].key == ("approval", job.get("round", 0))
-        return self._latest(ref, thread, created_at, known, partly=partly)
-
-    def _latest(
-        self,
-        ref: ResponseRef,
-        thread: ThreadSnapshot,
-        created_at: float,
-        known: dict[str, Any],
-        *,
-        partly: bool,
-    ) -> ResponseSnapshot:
-        """The turn's last response so far."""
-        job, turn = thread.own_job, thread.turn
-        assert turn is not None
-        if thread.pending:
-            pending = [_pending(id, interrupt) for id, interrupt in thread.pending]
-            return self._snapshot(ref, created_at, "completed", **known, pending=pending, open=partly)
-        if job is not None and job.get("ended") and not thread.own_interrupts:
-            return self._ended(ref, job, created_at, known)
-        if turn.ended_at is not None and not thread.current:
-            # Another message replaced it; what it had asked for was refused.
-            status = "completed" if job is not None and job.get("status") == "completed" else "cancelled"
-            return self._snapshot(ref, created_at, status, **known, ends_turn=True)
-        if turn.ended_at is not None and job is None:
-            error = {"code": "given_up", "message": "It was given up before anything was submitted."}
-            return self._snapshot(ref, created_at, "cancelled", **known, error=error, ends_turn=True)
-        status = "in_progress" if known["response_id"] else "queued"
-        return self._snapshot(ref, created_at, status, **known)
-
-    def _ended(
-        self, ref: ResponseRef, job: Job, created_at: float, known: dict[str, Any]
-    ) -> ResponseSnapshot:
-        failure = job.get("failure")
-        reason = {"reason": job.get("incomplete") or "max_output_tokens"}
-        if failure is None:
-            incomplete = job.get("status") == "incomplete"
-            details = reason if incomplete else None
-            status = "incomplete" if incomplete else "completed"
-            return self._snapshot(ref, created_at, status, **known, incomplete=details, ends_turn=True)
-        kind = getattr(errors, failure["kind"], errors.SupervisorError)
-        told = api_error_of(kind(failure["message"]))
-        error = {"code": told.code, "message": failure["message"]}
-        refused = told.status if issubclass(kind, errors.ServiceError) else None
-        statuses = {"JobCancelledError": "cancelled", "JobIncompleteError": "incomplete"}
-        status = statuses.get(failure["kind"], "failed")
-        details = reason if status == "incomplete" else None
-        return self._snapshot(
-            ref, created_at, status, **known, error=error, incomplete=details, ends_turn=True, refused=refused
+        items += [output_item(item, item["id"], shown) for item in requests]
+        snapshot = replace(
+            self.queued(ref), created_at=before.answered_at if before else turn.opened_at, items=items
         )
-
-    def _snapshot(self, ref: ResponseRef, created_at: float, status: str, **known: Any) -> ResponseSnapshot:
-        return ResponseSnapshot(
-            id=ref.id,
-            created_at=created_at,
-            model=self._model,
-            thread=thread_name(ref.turn.thread),
-            status=status,
-            **known,
-        )
+        if after is not None:
+            until = [job for round_, job in sorted(jobs.items()) if 2 * round_ < after.position]
+            return replace(snapshot, status="completed", response_id=until[-1] if until else None)
+        await self._make_findable(thread)
+        job: Job = thread.own_job or {}
+        response_id = job.get("response_id") or jobs.get(max(jobs, default=-1))
+        snapshot = replace(snapshot, response_id=response_id, usage=_usage(job.get("usage")))
+        if not thread.pending:
+            return replace(snapshot, **_progress(thread, submitted=bool(response_id)))
+        # All answers to one job's approvals are one pause: the response that the first of them began is not complete.
+        partly = before is not None and before.key == ("approval", job.get("round", 0))
+        pending = [_pending(id, interrupt) for id, interrupt in thread.pending]
+        return replace(snapshot, status="completed", pending=pending, open=partly)
 
     async def _make_findable(self, thread: ThreadSnapshot) -> None:
         """Let the ledger know what is asked, so that an answer that names no thread finds this one."""
@@ -177,6 +111,43 @@ class ResponseReader:
             self._findable.add(known)
 
 
+def _progress(thread: ThreadSnapshot, *, submitted: bool) -> dict[str, Any]:
+    """How a turn that waits for nobody stands: fields of the response that it is at."""
+    job, turn = thread.own_job, thread.turn
+    if job is not None and job.get("ended") and not thread.own_interrupts:
+        return {**_end(job), "ends_turn": True}
+    ended = turn is not None and turn.ended_at is not None
+    if ended and not thread.current:
+        # Another message replaced it; what it had asked for was refused.
+        answered = job is not None and job.get("status") == "completed"
+        return {"status": "completed" if answered else "cancelled", "ends_turn": True}
+    if ended and job is None:
+        error = {"code": "given_up", "message": "It was given up before anything was submitted."}
+        return {"status": "cancelled", "error": error, "ends_turn": True}
+    return {"status": "in_progress" if submitted else "queued"}
+
+
+def _end(job: Job) -> dict[str, Any]:
+    """How a job ended: fields of its response."""
+    failure = job.get("failure")
+    incomplete = {"reason": job.get("incomplete") or "max_output_tokens"}
+    if failure is None:
+        is_incomplete = job.get("status") == "incomplete"
+        return (
+            {"status": "incomplete", "incomplete": incomplete} if is_incomplete else {"status": "completed"}
+        )
+    kind = getattr(errors, failure["kind"], errors.SupervisorError)
+    error = api_error_of(kind(failure["message"]))
+    statuses = {"JobCancelledError": "cancelled", "JobIncompleteError": "incomplete"}
+    status = statuses.get(failure["kind"], "failed")
+    return {
+        "status": status,
+        "error": {"code": error.code, "message": failure["message"]},
+        "incomplete": incomplete if status == "incomplete" else None,
+        "refused": error.status if issubclass(kind, errors.ServiceError) else None,
+    }
+
+
 def _shown(delivered: Sequence[tuple[str, Item]], thread: ThreadSnapshot) -> set[str]:
     """Ids of the calls and requests that a client has seen, as far as outputs in the response refer to them."""
     outputs = {item.get("call_id") for _, item in delivered if item.get("type") == "function_call_output"}
@@ -192,15 +163,17 @@ def _calls(items: Iterable[Item]) -> set[str]:
     return {id for id in found if isinstance(id, str)}
 
 
-def _graph_request(id: str, interrupt: PendingInterrupt) -> Item | None:
-    """The approval request for a question of the graph itself; those of the job are among its items already."""
-    if interrupt.value["kind"] == "mcp_approval":
-        return None
-    return graph_request(id, pending_actions(interrupt.value)[id].asked)
+def _graph_requests(thread: ThreadSnapshot) -> list[Item]:
+    """What the graph itself asks, as approval requests; those of the job are among its items already."""
+    return [
+        graph_request(id, pending_actions(interrupt.value)[id].asked)
+        for id, interrupt in thread.pending
+        if interrupt.value["kind"] != "mcp_approval"
+    ]
 
 
 def _pending(id: str, interrupt: PendingInterrupt) -> dict[str, Any]:
-    """What waits for a person, as ``custom_outputs.pending`` tells it (docs/wire.md: Approvals)."""
+    """What waits for a person, as an entry of ``custom_outputs.pending``."""
     value = interrupt.value
     action = pending_actions(value)[id]
     pending = {

@@ -2,7 +2,7 @@
 
 A turn pauses when it asks a person. The answer is recorded in the ledger, and the next response begins with it. So
 the responses of a turn, and which of its items belong to which, follow from the ledger and the thread's messages
-alone: every process computes the same (docs/wire.md: Ids).
+alone: every process computes the same.
 """
 
 from __future__ import annotations

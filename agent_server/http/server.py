@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from .responses import ResponseRef
     from .service import ResponseService
 
-
 logger = logging.getLogger(__name__)
 
 DONE = "data: [DONE]\n\n"

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from databricks_supervisor import SqlLedger
 
-
 DATABASE = "databricks_postgres"  # The one that AsyncCheckpointSaver opens, too.
 
 

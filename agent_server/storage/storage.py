@@ -22,7 +22,6 @@ from .url import is_lakebase, is_sqlite, parse_lakebase, sqlite_file
 if TYPE_CHECKING:
     from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 
-
 PATIENCE_S = 30.0
 POOL_SIZE = 10
 """Connections to Postgres for the checkpoints of a process, at most; the ledger has five of its own."""

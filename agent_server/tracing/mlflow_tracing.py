@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from .turn_trace import TurnTrace
 
-
 logger = logging.getLogger(__name__)
 
 PAUSED_S = 600.0
@@ -88,14 +87,14 @@ class Tracing:
         else:
             self._stop.set()
 
-    def begin(self, turn: Turn, question: Any, *, session: str, user: str) -> _Observer | None:
-        """A run of a turn begins.
+    def begin(self, turn: Turn, question: Any, *, session: str, user: str) -> TurnTrace | None:
+        """A run of a turn begins: its trace, which may be the one that an earlier run began.
 
         Args:
             turn: The turn.
             question: The graph's input.
             session: The conversation's name.
-            user: Whose conversation it is; ``""`` if it is nobody's in particular.
+            user: The conversation's owner; ``""`` if it has none.
         """
         if self._stop.is_set():
             return None
@@ -105,7 +104,7 @@ class Tracing:
         if paused is not None and paused.turn.turn_id != turn.turn_id:
             paused.close(None)
             paused = None
-        return _Observer(self, paused or TurnTrace(turn, question, session, user, lambda: self._ready))
+        return paused or TurnTrace(turn, question, session, user, lambda: self._ready, self._ended)
 
     def request_headers(self) -> Mapping[str, str]:
         """Headers of a submission: the context of the span that it is part of."""
@@ -182,25 +181,6 @@ class Tracing:
                 logger.warning("event=tracing_off error=%s reason=%s", type(error).__name__, reason)
             self._stop.wait(RETRY_S[min(attempt, len(RETRY_S) - 1)])
             attempt += 1
-
-
-class _Observer:
-    """Observes one run for the trace of its turn."""
-
-    def __init__(self, tracing: Tracing, trace: TurnTrace) -> None:
-        self._tracing = tracing
-        self._trace = trace
-
-    @property
-    def trace_id(self) -> str | None:
-        return self._trace.trace_id
-
-    @property
-    def handler(self) -> TurnTrace:
-        return self._trace
-
-    def end(self, error: BaseException | None) -> None:
-        self._tracing._ended(self._trace, error)
 
 
 def destination_of(experiment: Experiment) -> dict[str, str] | None:

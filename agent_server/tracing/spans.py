@@ -15,7 +15,6 @@ from databricks_supervisor.redaction import scrub
 if TYPE_CHECKING:
     from mlflow.entities import LiveSpan
 
-
 TURN_TAG = "supervisor.turn_id"
 """Tag of every trace of a turn; attribute of its root."""
 
@@ -56,7 +55,7 @@ class Spans:
         root: The step that all others are part of.
         turn_id: The turn, for the tag.
         session: The conversation's name.
-        user: Whose conversation it is; ``""`` if it is nobody's in particular.
+        user: The conversation's owner; ``""`` if it has none.
         ready: Whether spans can be made by now. Until then the steps that ended are kept.
     """
 

@@ -16,9 +16,10 @@ from langchain_core.messages import BaseMessage, ToolMessage
 from langgraph.errors import GraphBubbleUp
 
 from databricks_supervisor.items import Item, items_from_message
+from databricks_supervisor.items.output import items_of
 from databricks_supervisor.ledger import Turn
 
-from .span_data import items_of_kind, messages_in, node_of, parts_of, plain, progress_of, question_in
+from .span_data import messages_in, node_of, parts_of, plain, progress_of, question_in
 from .spans import Spans, Step
 
 RESPONSE_ID = "supervisor.response_id"
@@ -33,18 +34,28 @@ class TurnTrace(BaseCallbackHandler):
         turn: The turn.
         given: The graph's input, if there is one.
         session: The conversation's name.
-        user: Whose conversation it is; ``""`` if it is nobody's in particular.
+        user: The conversation's owner; ``""`` if it has none.
         ready: Whether spans can be made by now. Until then what happens is remembered.
+        at_end: Called when a run of the turn is over, with the error that ended it.
 
     Attributes:
         turn: The turn.
         ended: Whether the turn is over.
     """
 
-    run_inline = True  # In the event loop, and in the context of what it is told about.
+    run_inline = True  # In the event loop, and in the context of the node or function that it is called for.
 
-    def __init__(self, turn: Turn, given: Any, session: str, user: str, ready: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        turn: Turn,
+        given: Any,
+        session: str,
+        user: str,
+        ready: Callable[[], bool],
+        at_end: Callable[[TurnTrace, BaseException | None], None],
+    ) -> None:
         self.turn = turn
+        self._at_end = at_end
         self.ended = False
         self._begun = False
         self._root = Step("supervisor", "AGENT", inputs=question_in(messages_in(given)))
@@ -58,6 +69,10 @@ class TurnTrace(BaseCallbackHandler):
     def trace_id(self) -> str | None:
         """MLflow's id of the trace; ``None`` while there is none."""
         return self._spans.trace_id if self._begun else None
+
+    def end(self, error: BaseException | None) -> None:
+        """A run of the turn is over: the trace is complete, or stays open for the next run."""
+        self._at_end(self, error)
 
     def close(self, error: BaseException | None) -> None:
         """The trace is complete, as far as this process can make it so.
@@ -86,7 +101,6 @@ class TurnTrace(BaseCallbackHandler):
         *,
         run_id: UUID,
         parent_run_id: UUID | None = None,
-        tags: list[str] | None = None,
         metadata: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -108,13 +122,12 @@ class TurnTrace(BaseCallbackHandler):
             self._polls = Step("poll", inputs={"response_id": job.get("response_id")})
             self._polls.attributes = {RESPONSE_ID: job.get("response_id")} | progress_of(job)
         elif node == "approve" and self._approval is None:
-            asked = items_of_kind(messages, f"{job.get('response_id')}:", "mcp_approval_request")
+            items = items_of(messages, job.get("response_id"))
+            asked = [item for item in items if item.get("type") == "mcp_approval_request"]
             self._approval = Step("approve", inputs={"requests": asked})
             self._approval.attributes = {RESPONSE_ID: job.get("response_id")}
 
-    def on_chain_end(
-        self, outputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
-    ) -> None:
+    def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """A node of the graph has returned (LangChain's callback)."""
         step = self._runs.pop(run_id, None)
         if step is None:
@@ -134,9 +147,7 @@ class TurnTrace(BaseCallbackHandler):
         if step.name in ("poll", "call_tools"):
             self._output += [item for message in messages for item in items_from_message(message)]
 
-    def on_chain_error(
-        self, error: BaseException, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
-    ) -> None:
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """A node has raised, or waits for a person (LangChain's callback)."""
         step = self._runs.pop(run_id, None)
         if step is None:
@@ -154,8 +165,6 @@ class TurnTrace(BaseCallbackHandler):
         input_str: str,
         *,
         run_id: UUID,
-        parent_run_id: UUID | None = None,
-        tags: list[str] | None = None,
         metadata: dict[str, Any] | None = None,
         inputs: dict[str, Any] | None = None,
         **kwargs: Any,
@@ -169,17 +178,13 @@ class TurnTrace(BaseCallbackHandler):
             call.attributes["supervisor.call_id"] = str(call_id)
         self._spans.activate(call)
 
-    def on_tool_end(
-        self, output: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
-    ) -> None:
+    def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """A function of ours has returned (LangChain's callback)."""
         if (call := self._runs.pop(run_id, None)) is not None:
             shown = output.content if isinstance(output, ToolMessage) else output
             self._spans.end(call, {"output": plain(shown)}, None)
 
-    def on_tool_error(
-        self, error: BaseException, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
-    ) -> None:
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """A function of ours has raised (LangChain's callback)."""
         if (call := self._runs.pop(run_id, None)) is not None:
             self._spans.end(call, None, None if isinstance(error, GraphBubbleUp) else error)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from databricks_supervisor import create_supervisor_graph
@@ -11,12 +12,33 @@ from databricks_supervisor.ledger import Ledger
 
 from .errors import UsageError
 from .settings import AppSettings
+from .storage.storage import open_storage
 from .tools import demonstration_tools, workspace_tools
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-    from databricks_supervisor.compiled import SupervisorGraph
+    from databricks_supervisor.compiled import CompiledSupervisorGraph, SupervisorGraph
+
+    from .backend.backend import Backend
+
+
+@asynccontextmanager
+async def open_graph(
+    settings: AppSettings,
+    backend: Backend,
+    client_factory: Callable[[str | None], Awaitable[AsyncOpenAI]],
+    **more: Any,
+) -> AsyncIterator[tuple[CompiledSupervisorGraph, Ledger]]:
+    """The compiled graph and its ledger, open while the block runs; arguments as for :func:`build_graph`.
+
+    Raises:
+        UsageError: A setting cannot work.
+        StateError: The database cannot be opened.
+    """
+    async with open_storage(settings.state_url) as storage:
+        builder = build_graph(settings, storage.ledger, client_factory, local=backend.local, **more)
+        yield builder.compile(storage.saver, durability=settings.durability), storage.ledger
 
 
 def build_graph(

@@ -22,7 +22,6 @@ from .storage.storage import open_ledger, open_storage
 if TYPE_CHECKING:
     from databricks_supervisor.compiled import SupervisorGraph
 
-
 _settings = load_settings()
 
 

@@ -1,144 +1,151 @@
-"""A thread as its latest checkpoint and the ledger have it, read without running anything."""
+"""One turn of a thread, as checkpoints and ledger have it; read without running anything.
+
+The HTTP server and the command line both read a thread here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, cast
 
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 
 from databricks_supervisor import Job, SupervisorInterrupt
-from databricks_supervisor.checkpoint.snapshot import snapshot_of
+from databricks_supervisor.approvals.decisions import DecisionKey, repeat_call_id
+from databricks_supervisor.checkpoint.snapshot import Snapshot, snapshot_of, wait_until_stored
 from databricks_supervisor.compiled import CompiledSupervisorGraph
 from databricks_supervisor.errors import ForeignThreadError
-from databricks_supervisor.items import items_from_message
-from databricks_supervisor.items.output import pending_approvals
-from databricks_supervisor.ledger import Effect, Ledger, Turn
+from databricks_supervisor.items.output import items_of, pending_approvals
+from databricks_supervisor.ledger import Effect, Ledger, Turn, recorded_decisions
 
-from .http.responses import Pause, pauses_of, rounds_of
-
-MOST_BEYOND = 20
-"""So many checkpoints before the last one of a turn are looked through for its end."""
+MOST_CHECKPOINTS_BEFORE = 20
+"""How many checkpoints before the last one of a turn are searched for its end."""
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """What the graph asks a person.
+class PendingInterrupt:
+    """An interrupt that the graph raised and has no answer to yet.
 
     Attributes:
-        interrupt_id: LangGraph's id, to answer it by.
-        value: What is asked.
+        interrupt_id: LangGraph's id of it; an answer is addressed to it.
+        value: What is asked. A function of yours that interrupts by itself may give any value.
     """
 
     interrupt_id: str
     value: SupervisorInterrupt
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """A thread.
+@dataclass(frozen=True)
+class ThreadSnapshot:
+    """A thread and one of its turns, at one moment.
 
     Attributes:
-        messages: The conversation.
-        job: The job in the state, or ``None``.
-        questions: What waits for a person.
-        turn: The thread's latest turn, or ``None``.
-        effects: That turn's effects.
-    """
-
-    messages: Sequence[BaseMessage] = ()
-    job: Job | None = None
-    questions: list[Question] = field(default_factory=list)
-    turn: Turn | None = None
-    effects: list[Effect] = field(default_factory=list)
-
-    @property
-    def asked(self) -> dict[str, Question | None]:
-        """The questions by the ids of what they ask about.
-
-        ``None``: asked again in a moment, as the graph goes on with what was answered of the same pause.
-        """
-        waits: dict[str, Question | None] = dict.fromkeys(self._unanswered)
-        return waits | {id: question for question in self.questions for id in question.value["ids"]}
-
-    @property
-    def _unanswered(self) -> list[str]:
-        """Approvals that the job ended with and nobody has decided on."""
-        job = self.job
-        if job is None or job.get("ended") or job.get("status") != "completed":
-            return []
-        own, round_ = f"{job.get('response_id')}:", job["round"]
-        decided = {
-            effect.key.id
-            for effect in self.effects
-            if (effect.key.kind, effect.key.round) == ("decision", round_)
-            and "approve" in (effect.outcome or {})
-        }
-        items = [
-            item
-            for message in self.messages
-            if (message.id or "").startswith(own)
-            for item in items_from_message(message)
-        ]
-        return [id for item in pending_approvals(items) if (id := str(item["id"])) not in decided]
-
-
-@dataclass(frozen=True, slots=True)
-class TurnLook:
-    """One turn of a thread.
-
-    Attributes:
-        turn: The turn.
-        messages: The conversation as it is now; or as it was, if the turn was taken out of it since.
-        job: The turn's job as its last checkpoint has it; ``None`` if there is none.
-        questions: What the graph asks a person, answered or not.
-        keys: Under which round and id the ledger keeps each answer, by what is asked about.
-        decisions: The answers that the ledger has, by round and id.
-        pauses: Its pauses that were answered.
-        rounds: Its jobs at the service.
+        exists: Whether the thread has a checkpoint.
+        messages: The conversation. If another turn replaced this one before its end: as it was at this one's last
+            checkpoint.
+        job: The job in the same checkpoint, or ``None``. A turn is in the ledger before it is in a checkpoint, so
+            the job may still be that of the turn before.
+        interrupts: The interrupts that the checkpoint has no answer to.
+        turn: The turn, or ``None`` if the thread has none.
+        effects: The turn's effects.
         current: Whether it is the thread's latest turn.
     """
 
-    turn: Turn
-    messages: Sequence[BaseMessage]
-    job: Job | None
-    questions: list[Question]
-    keys: dict[str, tuple[int, str]]
-    decisions: dict[tuple[int, str], dict[str, Any]]
-    pauses: list[Pause]
-    rounds: dict[int, str]
-    current: bool
+    exists: bool = False
+    messages: Sequence[BaseMessage] = ()
+    job: Job | None = None
+    interrupts: Sequence[PendingInterrupt] = ()
+    turn: Turn | None = None
+    effects: Sequence[Effect] = field(default_factory=list)
+    current: bool = True
 
     @property
-    def pending(self) -> list[tuple[str, Question]]:
-        """What waits for an answer: ids, with the questions that they are part of."""
+    def own_job(self) -> Job | None:
+        """The turn's job, once a checkpoint has it."""
+        of_another_turn = self.turn is not None and (self.job or {}).get("turn_id") != self.turn.turn_id
+        return None if of_another_turn else self.job
+
+    @property
+    def own_interrupts(self) -> list[PendingInterrupt]:
+        """The turn's interrupts that can be answered by id."""
+        if self.own_job is None:
+            return []
+        return [each for each in self.interrupts if isinstance(each.value, dict) and "ids" in each.value]
+
+    @cached_property
+    def decisions(self) -> dict[DecisionKey, dict[str, Any]]:
+        """The decisions that the ledger has."""
+        return recorded_decisions(self.effects)
+
+    @cached_property
+    def keys(self) -> dict[str, DecisionKey]:
+        """What the ledger has each decision under that the turn waits for, by the id that a person answers."""
+        round_ = (self.own_job or {}).get("round", 0)
+        asked = {id: each.value["kind"] for each in self.own_interrupts for id in each.value["ids"]}
+        return {
+            id: (round_, repeat_call_id(self._attempts(round_, id), id) if kind == "repeat_call" else id)
+            for id, kind in (dict.fromkeys(self._undecided_approvals, "mcp_approval") | asked).items()
+        }
+
+    @cached_property
+    def awaited(self) -> dict[str, PendingInterrupt | None]:
+        """What the turn waits for, by the id that a person answers, with the interrupt that asks.
+
+        ``None``: an approval that no interrupt asks for at this moment, because the graph is running with the
+        answers to others of the same job. It will ask for this one next.
+        """
+        waits: dict[str, PendingInterrupt | None] = dict.fromkeys(self._undecided_approvals)
+        return waits | {id: each for each in self.own_interrupts for id in each.value["ids"]}
+
+    @cached_property
+    def pending(self) -> list[tuple[str, PendingInterrupt]]:
+        """What the interrupts ask and the ledger has no decision on: ids, with their interrupts."""
         return [
-            (id, question)
-            for question in self.questions
-            for id in question.value["ids"]
+            (id, each)
+            for each in self.own_interrupts
+            for id in each.value["ids"]
             if self.keys[id] not in self.decisions
         ]
 
     @property
-    def answered(self) -> dict[str, dict[str, Any]]:
-        """The answers that the graph has not been given yet: by interrupt, by id."""
+    def resume(self) -> dict[str, dict[str, Any]]:
+        """The decisions that the ledger has and the graph does not: by interrupt, by id."""
         answers: dict[str, dict[str, Any]] = {}
-        for question in self.questions:
-            for id in question.value["ids"]:
+        for each in self.own_interrupts:
+            for id in each.value["ids"]:
                 if (decision := self.decisions.get(self.keys[id])) is not None:
-                    answers.setdefault(question.interrupt_id, {})[id] = _answer(decision)
+                    answers.setdefault(each.interrupt_id, {})[id] = _resume_value(decision)
         return answers
+
+    @cached_property
+    def _undecided_approvals(self) -> list[str]:
+        """Approvals that the turn's completed job asks for, and that nobody has decided on."""
+        job = self.own_job
+        if job is None or job.get("ended") or job.get("status") != "completed":
+            return []
+        requests = pending_approvals(items_of(self.messages, job.get("response_id")))
+        return [str(item["id"]) for item in requests if (job["round"], item["id"]) not in self.decisions]
+
+    def _attempts(self, round_: int, call_id: str) -> int:
+        """The attempt at running a function that is the latest one."""
+        key = (round_, "tool", call_id)
+        runs = [each for each in self.effects if (each.key.round, each.key.kind, each.key.id) == key]
+        return max((each.attempt for each in runs), default=0)
 
 
 def config_of(thread_id: str) -> RunnableConfig:
-    """LangGraph's address of a thread."""
+    """LangGraph's config for a thread."""
     return {"configurable": {"thread_id": thread_id}}
 
 
-class Threads:
+class ThreadReader:
     """Reads threads.
+
+    The checkpoint is read before the ledger: what is in a checkpoint was in the ledger before, so nothing in the
+    result belongs to a turn or a job that the result does not know.
 
     Args:
         graph: The compiled graph, with its checkpointer.
@@ -149,106 +156,77 @@ class Threads:
         self._graph = graph
         self._ledger = ledger
 
-    async def look(self, thread_id: str) -> Look:
-        """The thread as it is now.
+    async def read(self, thread_id: str) -> ThreadSnapshot:
+        """The thread and its latest turn.
 
         Raises:
-            ForeignThreadError: Another graph wrote it.
+            ForeignThreadError: Another graph wrote the thread.
         """
-        # The state first: what it holds was in the ledger before, so nothing in it is of a turn that is not known.
-        messages, job, questions = await self._state(thread_id)
+        snapshot = await self._checkpoint(thread_id)
         turn = await self._ledger.latest_turn(thread_id, "")
-        effects = await self._ledger.effects(turn.turn_id) if turn is not None else []
-        return Look(messages, job, questions, turn, effects)
+        if turn is None:
+            return snapshot
+        return replace(snapshot, turn=turn, effects=await self._ledger.effects(turn.turn_id))
 
-    async def look_at_turn(self, turn: Turn) -> TurnLook:
-        """One turn, also an older one."""
-        # The state first, as above: an end whose job the ledger did not name yet would be an end without items.
-        messages, job, questions = await self._state(turn.thread)
+    async def read_turn(self, turn: Turn) -> ThreadSnapshot:
+        """The thread and one turn of it, which need not be the latest.
+
+        Raises:
+            ForeignThreadError: Another graph wrote the thread.
+        """
+        snapshot = await self._checkpoint(turn.thread)
         effects = await self._ledger.effects(turn.turn_id)
         latest = await self._ledger.latest_turn(turn.thread, turn.position)
-        rounds = rounds_of(effects)
         current = latest is not None and latest.turn_id == turn.turn_id
-        if job is not None and job.get("turn_id") != turn.turn_id:
-            job, questions = None, []
-        if not current and (job is None or not job.get("ended")):
-            questions = []
-            messages, job = await self._as_it_was(turn, messages)
-        return TurnLook(
-            turn=turn,
-            messages=messages,
-            job=job,
-            questions=questions,
-            keys=_keys(questions, job, effects),
-            decisions={
-                (effect.key.round, effect.key.id): effect.outcome or {}
-                for effect in effects
-                if effect.key.kind == "decision" and "approve" in (effect.outcome or {})
-            },
-            pauses=pauses_of(effects),
-            rounds=rounds,
-            current=current,
-        )
+        snapshot = replace(snapshot, turn=turn, effects=effects, current=current)
+        if current or (snapshot.own_job or {}).get("ended"):
+            return snapshot
+        messages, job = await self._last_checkpoint_of(turn) or (snapshot.messages, None)
+        return replace(snapshot, messages=messages, job=job, interrupts=())
 
-    async def _state(self, thread_id: str) -> tuple[Sequence[BaseMessage], Job | None, list[Question]]:
+    async def wait_until_stored(self, turn: Turn) -> bool:
+        """Wait until a turn's question is in a checkpoint, 2 seconds at most; whether it is."""
+
+        async def read() -> Snapshot:
+            return Snapshot(job=(await self.read_turn(turn)).job)
+
+        return await wait_until_stored(read, turn.turn_id)
+
+    async def _checkpoint(self, thread_id: str) -> ThreadSnapshot:
+        """The thread's latest checkpoint."""
         config = config_of(thread_id)
-        snapshot = snapshot_of(
-            await cast(Any, self._graph.checkpointer).aget_tuple(config), self._graph.channels
-        )
-        if snapshot.foreign:
+        saved = await cast(Any, self._graph.checkpointer).aget_tuple(config)
+        found = snapshot_of(saved, self._graph.channels)
+        if found.foreign:
             raise ForeignThreadError(
                 "The thread belongs to another graph. Nothing was changed. Use another thread id."
             )
-        questions: list[Question] = []
-        if snapshot.interrupted:
-            state = await self._graph.aget_state(config)
-            questions = [
-                Question(each.id, cast(SupervisorInterrupt, each.value))
-                for each in state.interrupts
-                if isinstance(each.value, dict) and "ids" in each.value
-            ]
-        return snapshot.messages, snapshot.job, questions
+        interrupts = (await self._graph.aget_state(config)).interrupts if found.interrupted else ()
+        return ThreadSnapshot(
+            exists=found.exists,
+            messages=found.messages,
+            job=found.job,
+            interrupts=[PendingInterrupt(each.id, each.value) for each in interrupts],
+        )
 
-    async def _as_it_was(
-        self, turn: Turn, messages: Sequence[BaseMessage]
-    ) -> tuple[Sequence[BaseMessage], Job | None]:
-        """The last checkpoint of a turn that others have followed."""
+    async def _last_checkpoint_of(self, turn: Turn) -> tuple[Sequence[BaseMessage], Job] | None:
+        """Messages and job in the last checkpoint of a turn that others have followed."""
         found: tuple[Sequence[BaseMessage], Job] | None = None
-        beyond = 0
+        before = 0
         async for state in self._graph.aget_state_history(config_of(turn.thread)):
             job = state.values.get("job")
-            beyond += found is not None
+            before += found is not None
             if job is not None and job.get("turn_id") == turn.turn_id:
-                found = found or (state.values.get("messages", []), job)
-                # Of two that drove it the slower one may have written last: what counts is the end.
+                # Two processes may have run the turn, and the slower one written last: the end is what counts.
                 if job.get("ended"):
                     return state.values.get("messages", []), job
-            if beyond == MOST_BEYOND:
+                found = found or (state.values.get("messages", []), job)
+            if before == MOST_CHECKPOINTS_BEFORE:
                 break
-        return found or (messages, None)
+        return found
 
 
-def _keys(
-    questions: Sequence[Question], job: Job | None, effects: Sequence[Effect]
-) -> dict[str, tuple[int, str]]:
-    round_ = job["round"] if job is not None else 0
-    keys = {}
-    for question in questions:
-        for id in question.value["ids"]:
-            key = id
-            if question.value["kind"] == "repeat_call":
-                # The attempt is part of it: another one that is cut off is another question.
-                attempts = [
-                    effect.attempt
-                    for effect in effects
-                    if (effect.key.round, effect.key.kind, effect.key.id) == (round_, "tool", id)
-                ]
-                key = f"repeat_{max(attempts, default=0)}_{id}"
-            keys[id] = (round_, key)
-    return keys
-
-
-def _answer(decision: Mapping[str, Any]) -> dict[str, Any]:
+def _resume_value(decision: Mapping[str, Any]) -> dict[str, Any]:
     if decision["approve"]:
         return {"type": "approve"}
     return {"type": "reject", "message": decision.get("reason")}

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
     from openai import AsyncOpenAI
 
-
 T = TypeVar("T")
 OPENAI_URL = "https://api.openai.com/v1"
 

@@ -16,7 +16,6 @@ from .backend import Backend
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-
 MOST_USERS = 10_000
 
 

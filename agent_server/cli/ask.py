@@ -1,9 +1,9 @@
-"""`ask`: a question to the agent from the command line, or the way back to one that is under way.
+"""`ask`: ask the agent a question from the command line, or go on with one that is under way.
 
 Usage::
 
     uv run ask "Which product sold best last quarter?"
-    uv run ask --thread amber-otter-3f9a1c                   # go on where it was left, or show the answer
+    uv run ask --thread amber-otter-3f9a1c                   # go on with it, or show the answer
     uv run ask --thread amber-otter-3f9a1c "And by region?"  # a follow-up
     uv run ask --json --approve-all "…"                      # for scripts
 
@@ -14,7 +14,7 @@ With ``--json`` every line of standard output is one JSON object with an ``event
 
     ==========  =====================================================================================
     thread      ``thread_id``; always the first line
-    note        ``message``; something that is good to know
+    note        ``message``, for people
     progress    ``response_id``, ``status``, ``elapsed_s``, ``polls``, ``items``
     item        ``item`` (a Responses item), ``response_id``; each one once in a run
     question    what waits for a person: ``kind``, ``action_requests``, ``ids``, …
@@ -34,6 +34,8 @@ from typing import Annotated
 
 import typer
 
+from .options import Local, new_command
+
 _EPILOG = """\
 Exit codes: 0 answered · 1 the job failed · 2 bad input, bad setting, unknown thread · 3 the service could not
 be reached or refused · 4 waits for an approval · 5 nobody knows whether the question arrived, a person must
@@ -41,12 +43,7 @@ decide · 130 interrupted, the job goes on.
 
 Settings: SUPERVISOR_… in the environment or in .env, see .env.example."""
 
-_app = typer.Typer(
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+_app = new_command()
 
 
 @_app.command(epilog=_EPILOG)
@@ -60,14 +57,7 @@ def ask(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
     approve_all: Annotated[bool, typer.Option("--approve-all", help="Approve every tool call.")] = False,
     deny_all: Annotated[bool, typer.Option("--deny-all", help="Deny every tool call.")] = False,
-    local: Annotated[
-        bool | None,
-        typer.Option(
-            "--local/--no-local",
-            help="Use the local supervisor, or never. By default it is used when no workspace is configured.",
-            show_default=False,
-        ),
-    ] = None,
+    local: Local = None,
     model: Annotated[
         str | None, typer.Option(metavar="NAME", help="Model that the service runs.", show_default=False)
     ] = None,
@@ -76,17 +66,7 @@ def ask(
     """Ask the agent a question. The answer survives Ctrl-C, crashes and lost connections."""
     from .run import Request, run
 
-    request = Request(
-        question=question,
-        thread=thread,
-        as_json=as_json,
-        approve_all=approve_all,
-        deny_all=deny_all,
-        local=local,
-        model=model,
-        verbose=verbose,
-    )
-    raise typer.Exit(run(request))
+    raise typer.Exit(run(Request(question, thread, as_json, approve_all, deny_all, local, model, verbose)))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

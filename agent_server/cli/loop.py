@@ -1,4 +1,4 @@
-"""Driving one question, or one thread, to its end or to a person: what all views have in common."""
+"""Runs one question, or one thread, to its end or until a person is needed: what all views have in common."""
 
 from __future__ import annotations
 
@@ -10,80 +10,74 @@ from langgraph.types import Command
 from databricks_supervisor.errors import NothingToResumeError
 
 from ..errors import Exit
-from .conversation import Conversation, Delivered, Look, Pending
+from ..threads import PendingInterrupt, ThreadSnapshot
+from .conversation import Conversation, is_finished, last_exchange
 from .view import View, repeats
 
 
 class Answers(Protocol):
-    """Whoever answers what the agent asks."""
+    """Answers what the agent asks."""
 
-    async def __call__(self, pending: Pending) -> dict[str, Any] | None:
-        """An answer by id, which may be partial; ``None`` leaves it waiting."""
+    async def __call__(self, pending: PendingInterrupt) -> dict[str, Any] | None:
+        """An answer by id, which may be partial; ``None`` if there is none for now."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Driven:
-    """How it ended.
+class RunResult:
+    """How a run ended.
 
     Attributes:
         exit: The exit code.
-        look: The thread, at the end.
+        thread: The thread, at the end.
     """
 
     exit: Exit
-    look: Look
+    thread: ThreadSnapshot
 
 
-async def drive(conversation: Conversation, question: str | None, view: View, answers: Answers) -> Driven:
+async def run_thread(
+    conversation: Conversation, question: str | None, view: View, answers: Answers
+) -> RunResult:
     """Ask a question, or go on with the thread.
 
     Args:
         conversation: The thread.
         question: The question; ``None`` goes on with what the thread was doing.
-        view: Told what happens.
-        answers: Asked what the agent wants to know from a person.
+        view: Shows what happens.
+        answers: Answers what the agent asks people.
 
     Raises:
         SupervisorError: As the graph raises it.
         NothingToResumeError: The thread is not known.
     """
-    now = await conversation.look()
+    thread = await conversation.read()
     if question is None:
-        if not now.exists:
+        if not thread.exists:
             raise NothingToResumeError(
                 "This thread is not known here. If it was cut off at its very start, ask again with the "
                 "question and the same --thread: a job that was submitted is found, not submitted again."
             )
-        if now.finished:
-            view.finished_before(now.answer)
-            return Driven(Exit.ANSWERED, now)
-        if now.pending:
+        if is_finished(thread):
+            view.finished_before(last_exchange(thread)[1])
+            return RunResult(Exit.ANSWERED, thread)
+        if thread.interrupts:
             conversation.prepare()
         else:
-            now = await _run(conversation, None, view)
+            thread = await conversation.run(None, view)
     else:
-        if now.pending and now.question != question:
+        if thread.interrupts and last_exchange(thread)[0] != question:
             view.note("What was waiting for your answer is refused: a new question replaces it.")
-        now = await _run(conversation, {"messages": [{"role": "user", "content": question}]}, view)
-    while now.pending:
+        thread = await conversation.run({"messages": [{"role": "user", "content": question}]}, view)
+    while thread.interrupts:
         given: dict[str, Any] = {}
-        for pending in now.pending:
+        for pending in thread.interrupts:
             view.question(pending.value)
             if (answer := await answers(pending)) is not None:
                 given[pending.interrupt_id] = answer
         if not given:
-            unknown = any(repeats(pending.value) for pending in now.pending)
-            return Driven(Exit.UNKNOWN if unknown else Exit.WAITING, now)
+            unknown = any(repeats(pending.value) for pending in thread.interrupts)
+            return RunResult(Exit.UNKNOWN if unknown else Exit.WAITING, thread)
         view.busy("sending the answer")
-        now = await _run(conversation, Command(resume=given), view)
-    return Driven(Exit.ANSWERED, now)
-
-
-async def _run(conversation: Conversation, given: Any, view: View) -> Look:
-    async for happened in conversation.run(given):
-        if isinstance(happened, Delivered):
-            view.item(happened.item, happened.response_id)
-        else:
-            view.progress(happened.event)
-    return await conversation.look()
+        thread = await conversation.run(Command(resume=given), view)
+    return RunResult(Exit.ANSWERED, thread)

@@ -1,4 +1,4 @@
-"""Who answers what the agent asks: a flag of the command line, or the person at the terminal."""
+"""Answers to what the agent asks: by a flag of the command line, or by the person at the terminal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any
 
-from .conversation import Pending
+from ..threads import PendingInterrupt
 from .loop import Answers
 
 _YES, _NO, _LATER = ("y", "yes"), ("n", "no"), ("l", "later", "")
@@ -26,7 +26,7 @@ def by_flag(*, approve: bool | None, otherwise: Answers | None) -> Answers:
         otherwise: Who is asked about anything else, such as whether to repeat something of unknown outcome.
     """
 
-    async def answer(pending: Pending) -> dict[str, Any] | None:
+    async def answer(pending: PendingInterrupt) -> dict[str, Any] | None:
         value = pending.value
         is_approval = isinstance(value, dict) and value.get("kind") == "mcp_approval"
         if approve is not None and is_approval and not value.get("error"):
@@ -39,12 +39,12 @@ def by_flag(*, approve: bool | None, otherwise: Answers | None) -> Answers:
     return answer
 
 
-def by_person() -> Answers:
-    """Ask at the terminal: one after the other, until one is left for later."""
+def prompt() -> Answers:
+    """Ask at the terminal, one question after the other, until one is left for later."""
     lines = _Lines()
     put_off: set[str] = set()
 
-    async def answer(pending: Pending) -> dict[str, Any] | None:
+    async def answer(pending: PendingInterrupt) -> dict[str, Any] | None:
         value = pending.value
         if not isinstance(value, dict) or value.get("kind") not in _ASK:
             return None
@@ -73,7 +73,7 @@ async def _decision(lines: _Lines, kind: str, name: str) -> dict[str, Any] | Non
 
 
 class _Lines:
-    """Lines of the terminal, read without a thread: one that waits for input would hold the process."""
+    """Reads lines of the terminal without a thread: one that waits for input would keep the process from ending."""
 
     def __init__(self) -> None:
         self._left = b""

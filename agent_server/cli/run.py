@@ -1,4 +1,4 @@
-"""One run of the command line: checks first, then the graph, then how it ended."""
+"""One run of the command line: checks first, then the graph, then the exit code."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import AppError, Exit, InvalidInputError, UsageError, exit_of
 from ..settings import load_settings
+from .options import load_env_file
 from .view import Ending, View
 from .view_json import JsonView
 
@@ -25,41 +26,14 @@ if TYPE_CHECKING:
     from .conversation import Conversation
     from .loop import Answers
 
-
 SLOW_DETACH_S = 0.5
-_ADJECTIVES = (
-    "amber",
-    "bold",
-    "brisk",
-    "calm",
-    "clear",
-    "deft",
-    "eager",
-    "fair",
-    "keen",
-    "lucid",
-    "quick",
-    "vivid",
-)
-_NOUNS = (
-    "bison",
-    "crane",
-    "finch",
-    "heron",
-    "ibis",
-    "lynx",
-    "marten",
-    "otter",
-    "owl",
-    "raven",
-    "robin",
-    "wren",
-)
+_ADJECTIVES = "amber bold brisk calm clear deft eager fair keen lucid quick vivid"
+_NOUNS = "bison crane finch heron ibis lynx marten otter owl raven robin wren"
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the command line was given; see there."""
+    """The arguments of the command line; see :func:`.ask.ask`."""
 
     question: str | None = None
     thread: str | None = None
@@ -79,12 +53,12 @@ class _Interrupted(BaseException):
 
 
 def new_thread_id() -> str:
-    """A short id that a person can read out."""
-    return f"{secrets.choice(_ADJECTIVES)}-{secrets.choice(_NOUNS)}-{secrets.token_hex(3)}"
+    """A short id that a person can read aloud."""
+    return f"{secrets.choice(_ADJECTIVES.split())}-{secrets.choice(_NOUNS.split())}-{secrets.token_hex(3)}"
 
 
 def run(request: Request) -> int:
-    """Do what was asked for, and show it.
+    """Run the command, and show what happens.
 
     Returns:
         The exit code.
@@ -107,7 +81,7 @@ def run(request: Request) -> int:
         view.error(type(error).__name__, str(error))
         ending = Ending(error.exit, thread_id)
     except BrokenPipeError:
-        # Whoever read the output has left; the job goes on.
+        # The reader of the output has ended, as `head` does; the job goes on.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.INTERRUPTED
     view.end(ending)
@@ -118,10 +92,7 @@ def _run(request: Request, thread_id: str, view: View) -> Ending:
     if request.as_json:
         view.thread(thread_id)
     _check(request)
-    with contextlib.suppress(OSError, UnicodeDecodeError):  # The settings say so if it cannot be read.
-        from dotenv import load_dotenv
-
-        load_dotenv(".env")
+    load_env_file()
     settings = load_settings(model=request.model, local=request.local)
     if not request.as_json:
         view.thread(thread_id)
@@ -138,18 +109,15 @@ def _run(request: Request, thread_id: str, view: View) -> Ending:
     else:
         view.note(f"It is asked: {backend.description}")
     view.busy("starting")
-    # Everything heavy comes after the first lines, while the local supervisor starts.
-    from ..graph import build_graph
-    from ..storage.storage import open_storage
+    # Everything heavy is imported after the first lines are printed, while the local supervisor starts.
+    from ..graph import open_graph
     from .conversation import Conversation
 
     async def converse() -> Ending:
         detach = _Detach(view)
         try:
-            async with open_storage(settings.state_url) as storage:
-                builder = build_graph(settings, storage.ledger, client_factory, local=backend.local)
-                graph = builder.compile(storage.saver, durability=settings.durability)
-                conversation = Conversation(graph, storage.ledger, thread_id)
+            async with open_graph(settings, backend, client_factory) as (graph, ledger):
+                conversation = Conversation(graph, ledger, thread_id)
                 return await _converse(conversation, request, thread_id, view, detach)
         except asyncio.CancelledError:
             if detach.number is None:
@@ -162,27 +130,26 @@ def _run(request: Request, thread_id: str, view: View) -> Ending:
 async def _converse(
     conversation: Conversation, request: Request, thread_id: str, view: View, detach: _Detach
 ) -> Ending:
-    from .loop import drive
+    from .conversation import job_id, last_exchange
+    from .loop import run_thread
 
     try:
-        driven = await drive(conversation, request.question, view, _answers(request))
-        code, look = driven.exit, driven.look
+        result = await run_thread(conversation, request.question, view, _answers(request))
+        code, thread = result.exit, result.thread
     except asyncio.CancelledError:
         if detach.number is None:
             raise
-        look = await conversation.look()
-        job = await conversation.submitted(look)
-        return Ending(Exit(128 + detach.number), thread_id, job, look.answer, look.exists)
+        code, thread = Exit(128 + detach.number), await conversation.read()
     except BrokenPipeError:
         raise
     except Exception as error:
         view.error(type(error).__name__, _words(error, verbose=request.verbose))
         code = exit_of(error)
         try:
-            look = await conversation.look()
+            thread = await conversation.read()
         except Exception:
             return Ending(code, thread_id)
-    return Ending(code, thread_id, look.response_id, look.answer, look.exists)
+    return Ending(code, thread_id, job_id(thread), last_exchange(thread)[1], thread.exists)
 
 
 def _check(request: Request) -> None:
@@ -212,10 +179,10 @@ def _view(request: Request) -> View:
 
 
 def _answers(request: Request) -> Answers:
-    from .prompts import by_flag, by_person
+    from .prompts import by_flag, prompt
 
     interactive = not request.as_json and sys.stdin.isatty() and sys.stdout.isatty()
-    person = by_person() if interactive else None
+    person = prompt() if interactive else None
     if request.approve_all or request.deny_all:
         return by_flag(approve=request.approve_all, otherwise=person)
     return person or by_flag(approve=None, otherwise=None)
@@ -263,7 +230,7 @@ class _Detach:
 
 @contextlib.contextmanager
 def _signals_raise() -> Iterator[None]:
-    """Until the graph runs, nothing is to be waited for."""
+    """Until the graph runs, a signal ends the command at once: there is nothing to wait for."""
 
     def interrupt(number: int, _frame: Any) -> NoReturn:
         raise _Interrupted(number)
@@ -280,7 +247,7 @@ def _signals_raise() -> Iterator[None]:
 
 
 def _set_up_logging(verbose: bool) -> None:
-    """Nothing of a library's reaches the user, unless it is asked for."""
+    """Show log lines and warnings of libraries only with --verbose."""
     root = logging.getLogger()
     for handler in list(root.handlers):
         root.removeHandler(handler)

@@ -26,11 +26,12 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from ..errors import AppError, NotReachableError, UsageError
+from .options import Local, load_env_file, new_command
 
 APP = "agent_server.http.app:create_app"
 PORT = 8000
 DRAIN_S = 1
-"""Seconds that open requests get after SIGTERM; a platform that stops a process may wait only five."""
+"""Seconds for open requests to end after SIGTERM; a platform may wait only five before it kills."""
 
 _EPILOG = """\
 Settings: SUPERVISOR_… in the environment or in .env, see .env.example. A setting that cannot work ends the
@@ -55,14 +56,6 @@ Port = Annotated[
     ),
 ]
 Workers = Annotated[int, typer.Option(metavar="N", min=1, help="Processes that serve.")]
-Local = Annotated[
-    bool | None,
-    typer.Option(
-        "--local/--no-local",
-        help="Use the local supervisor, or never. By default it is used when no workspace is configured.",
-        show_default=False,
-    ),
-]
 Reload = Annotated[bool, typer.Option("--reload", help="Start again when a source file changes.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Log requests, and what the app does.")]
 
@@ -78,16 +71,7 @@ class _Options:
     ui: bool
 
 
-def _typer() -> typer.Typer:
-    return typer.Typer(
-        add_completion=False,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
-
-
-_server, _app = _typer(), _typer()
+_server, _app = new_command(), new_command()
 
 
 @_server.command(epilog=_EPILOG)
@@ -150,15 +134,13 @@ def _start(options: _Options) -> None:
 def _serve(options: _Options) -> None:
     if options.reload and options.workers > 1:
         raise UsageError("--reload and --workers contradict each other. Give one of them.")
-    with contextlib.suppress(OSError, UnicodeDecodeError):  # The settings say so if it cannot be read.
-        from dotenv import load_dotenv
-
-        load_dotenv(".env")
+    load_env_file()
     from ..settings import load_settings
-    from ..storage.url import check_state, describe_state, is_sqlite
+    from ..storage.check import check_state
+    from ..storage.url import describe_state, is_sqlite
 
     settings = load_settings(local=options.local)
-    # The workers read the settings once more.
+    # The workers read the settings from the environment.
     os.environ["SUPERVISOR_UI"] = str(options.ui).lower()
     if settings.local is not None:
         os.environ["SUPERVISOR_LOCAL"] = str(settings.local).lower()
@@ -195,7 +177,7 @@ def _address(options: _Options) -> tuple[str, int]:
     """Where to listen.
 
     Raises:
-        UsageError: That cannot be done.
+        UsageError: One cannot listen there.
     """
     app_port = os.environ.get("DATABRICKS_APP_PORT", "").strip()
     as_app = bool(app_port or os.environ.get("DATABRICKS_APP_NAME"))
@@ -225,7 +207,7 @@ def _address(options: _Options) -> tuple[str, int]:
 
 
 class NotCancelled(logging.Filter):
-    """Leaves out the traces of requests that were cancelled: a stop would log one for each open stream."""
+    """Leaves out the tracebacks of cancelled requests: a stop would log one for each open stream."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to log it."""
@@ -248,7 +230,7 @@ def _run_uvicorn(host: str, port: int, options: _Options) -> None:
         "loggers": LOGGING_CONFIG["loggers"] | quiet,
         "root": {"handlers": ["default"], "level": level},
     }
-    # Uvicorn looks after signals itself, and hands on afterwards what it was told.
+    # Uvicorn handles signals itself, and raises them again when it has ended.
     signal.signal(signal.SIGTERM, _terminate)
     uvicorn.run(
         APP,
@@ -266,7 +248,7 @@ def _run_uvicorn(host: str, port: int, options: _Options) -> None:
 
 
 def _leave(number: int, _frame: Any) -> NoReturn:
-    """While everything is imported: an exception could be swallowed there, and there is nothing to put away."""
+    """A stop during the imports: an exception could be swallowed there, and there is nothing to clean up."""
     os._exit(128 + number)
 
 

@@ -14,7 +14,7 @@ MOST_COLUMNS = 160
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class Rendered:
     """A text and what it is.
 
     Attributes:
@@ -40,7 +40,16 @@ def clean(text: str) -> str:
     )
 
 
-def show_item(item: dict[str, Any], names: dict[str, str]) -> Shown | None:
+def text_of(content: Any) -> str:
+    """The text of an item's content, refusals included; ``""`` for what is none."""
+    if isinstance(content, str):
+        return content
+    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    texts = [str(part.get("text") or part.get("refusal") or "") for part in parts]
+    return "\n\n".join(text for text in texts if text)
+
+
+def show_item(item: dict[str, Any], names: dict[str, str]) -> Rendered | None:
     """An item in words; ``None`` for one that says nothing.
 
     Args:
@@ -49,18 +58,20 @@ def show_item(item: dict[str, Any], names: dict[str, str]) -> Shown | None:
     """
     kind = item.get("type", "message")
     if kind == "message":
-        text = _parts(item.get("content"))
-        return Shown("answer", "", text.split("\n")) if text.strip() else None
+        text = clean(text_of(item.get("content")))
+        return Rendered("answer", "", text.split("\n")) if text.strip() else None
     if kind == "function_call":
         name = clean(str(item.get("name") or "a function"))
         names[str(item.get("call_id"))] = name
-        return Shown("call", name, laid_out(item.get("arguments")))
+        return Rendered("call", name, laid_out(item.get("arguments")))
     if kind == "function_call_output":
         name = names.get(str(item.get("call_id")), "")
-        return Shown("result", f"result of {name}" if name else "result", _clipped(_text(item.get("output"))))
+        return Rendered(
+            "result", f"result of {name}" if name else "result", _clipped(_text(item.get("output")))
+        )
     if kind == "reasoning":
-        text = _parts([*(item.get("summary") or []), *(item.get("content") or [])])
-        return Shown("thought", "", _clipped(text)) if text.strip() else None
+        text = clean(text_of([*(item.get("summary") or []), *(item.get("content") or [])]))
+        return Rendered("thought", "", _clipped(text)) if text.strip() else None
     if kind == "mcp_approval_request":  # Shown by the question that follows, or by the decision.
         names[str(item.get("id"))] = _on_server(str(item.get("name")), str(item.get("server_label") or ""))
         return None
@@ -68,12 +79,12 @@ def show_item(item: dict[str, Any], names: dict[str, str]) -> Shown | None:
         name = names.get(str(item.get("approval_request_id")), "a tool call")
         reason = clean(str(item.get("reason") or ""))
         verdict = "approved" if item.get("approve") is True else "denied"
-        return Shown("decision", f"{verdict}: {name}", [reason] if reason else [])
+        return Rendered("decision", f"{verdict}: {name}", [reason] if reason else [])
     named = " ".join(str(item[key]) for key in ("type", "name") if item.get(key))
-    return Shown("other", clean(named) or "an item without a type", [])
+    return Rendered("other", clean(named) or "an item without a type", [])
 
 
-def show_question(value: Any, names: dict[str, str]) -> list[Shown]:
+def show_question(value: Any, names: dict[str, str]) -> list[Rendered]:
     """What the agent asks a person: one entry for each thing to decide on.
 
     Args:
@@ -81,16 +92,16 @@ def show_question(value: Any, names: dict[str, str]) -> list[Shown]:
         names: As for :func:`show_item`.
     """
     if not isinstance(value, dict) or "action_requests" not in value:
-        return [Shown("call", "The agent asks", _clipped(_text(value)))]
+        return [Rendered("call", "The agent asks", _clipped(_text(value)))]
     shown = []
     labels = value.get("server_labels") or [""] * len(value["action_requests"])
     for id, action, label in zip(value["ids"], value["action_requests"], labels, strict=True):
         if repeats(value):
             known = clean(str(action.get("description") or "")).partition("\nApprove")[0]
-            shown.append(Shown("call", _REPEATED[value["kind"]], known.split("\n")))
+            shown.append(Rendered("call", _REPEATED[value["kind"]], known.split("\n")))
         else:
             name = names[str(id)] = _on_server(str(action["name"]), str(label))
-            shown.append(Shown("call", f"Approval needed: {name}", laid_out(action.get("args"))))
+            shown.append(Rendered("call", f"Approval needed: {name}", laid_out(action.get("args"))))
     return shown
 
 
@@ -163,14 +174,6 @@ def _on_server(name: str, label: str) -> str:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _parts(content: Any) -> str:
-    if isinstance(content, str):
-        return clean(content)
-    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
-    texts = [str(part.get("text") or part.get("refusal") or "") for part in parts]
-    return clean("\n\n".join(text for text in texts if text))
 
 
 def _clipped(text: str) -> list[str]:

@@ -10,41 +10,33 @@ from .view import Ending
 
 
 class JsonView:
-    """See :class:`agent_server.cli.view.View`."""
+    """Implements :class:`agent_server.cli.view.View`."""
 
     def thread(self, thread_id: str) -> None:
-        """Event "thread"."""
         self._write("thread", thread_id=thread_id)
 
     def note(self, text: str) -> None:
-        """Event "note"."""
         self._write("note", message=text)
 
     def busy(self, text: str) -> None:
         """Nothing: whoever reads this is a program."""
 
     def progress(self, event: dict[str, Any]) -> None:
-        """Event "progress", with the fields of the library's event."""
         self._write("progress", **event)
 
     def item(self, item: dict[str, Any], response_id: str | None) -> None:
-        """Event "item"."""
         self._write("item", item=item, response_id=response_id)
 
     def question(self, value: Any) -> None:
-        """Event "question", with the fields of the interrupt's value."""
         self._write("question", **(value if isinstance(value, dict) else {"value": value}))
 
     def finished_before(self, answer: str) -> None:
-        """Event "note": the answer itself is in the last line."""
         self.note("This thread had ended before; its last answer is repeated.")
 
     def error(self, code: str, message: str) -> None:
-        """Event "error"."""
         self._write("error", code=code, message=message)
 
     def end(self, ending: Ending) -> None:
-        """Event "end"."""
         self._write(
             "end",
             status=ending.status,

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from .text import Shown, closing_words, show_item, show_question, status_words
+from .text import Rendered, closing_words, show_item, show_question, status_words
 from .view import Ending, come_back
 
 _SAY_AGAIN_S = 15.0
@@ -14,7 +14,7 @@ _MARK = {"thought": "·", "call": "→", "result": "←", "decision": "•", "ot
 
 
 class PlainView:
-    """See :class:`agent_server.cli.view.View`."""
+    """Implements :class:`agent_server.cli.view.View`."""
 
     def __init__(self) -> None:
         self._names: dict[str, str] = {}
@@ -23,18 +23,15 @@ class PlainView:
         self._failed = False
 
     def thread(self, thread_id: str) -> None:
-        """The thread, and the way back to it."""
         self._say(f"thread: {thread_id}, come back with: {come_back(thread_id)}")
 
     def note(self, text: str) -> None:
-        """A line."""
         self._say(text)
 
     def busy(self, text: str) -> None:
         """Nothing: a line for every pause would be too many."""
 
     def progress(self, event: dict[str, Any]) -> None:
-        """A line when the status changes, and every 15 seconds."""
         status, elapsed = status_words(event["status"]), event["elapsed_s"]
         if status == "done" or (status == self._status and elapsed - self._said_at < _SAY_AGAIN_S):
             return
@@ -42,35 +39,30 @@ class PlainView:
         self._say(f"{status}, {elapsed:.0f} s")
 
     def item(self, item: dict[str, Any], response_id: str | None) -> None:
-        """The item, shortened unless it is an answer."""
         if (shown := show_item(item, self._names)) is not None:
             self._show(shown)
 
     def question(self, value: Any) -> None:
-        """What is pending."""
         if isinstance(value, dict) and value.get("error"):
             self._say(str(value["error"]))
         for shown in show_question(value, self._names):
             self._show(shown)
 
     def finished_before(self, answer: str) -> None:
-        """The answer of a thread that has ended."""
         self._say(f"This thread has ended. Its last answer:\n\n{answer}")
 
     def error(self, code: str, message: str) -> None:
-        """A line on standard error."""
         self._failed = True
         typer.echo(f"Error: {message}", err=True)
 
     def end(self, ending: Ending) -> None:
-        """What to do next."""
         if words := closing_words(ending, failed=self._failed):
             self._say(words)
 
     def abandon(self) -> None:
         """Nothing to put in order."""
 
-    def _show(self, shown: Shown) -> None:
+    def _show(self, shown: Rendered) -> None:
         if shown.kind == "answer":
             self._say("\n" + "\n".join(shown.body) + "\n")
             return

@@ -13,7 +13,7 @@ from rich.panel import Panel
 from rich.spinner import Spinner
 from rich.text import Text
 
-from .text import Shown, clean, closing_words, show_item, show_question, status_words
+from .text import Rendered, clean, closing_words, show_item, show_question, status_words
 from .view import Ending, come_back
 
 _STYLE = {
@@ -26,7 +26,7 @@ _STYLE = {
 
 
 class TerminalView:
-    """See :class:`agent_server.cli.view.View`.
+    """Implements :class:`agent_server.cli.view.View`.
 
     Args:
         console: Where to print; standard output by default.
@@ -42,12 +42,10 @@ class TerminalView:
         self._failed = False
 
     def thread(self, thread_id: str) -> None:
-        """The thread, and the way back to it."""
         line = Text.assemble("thread: ", (thread_id, "bold"), f", come back with: {come_back(thread_id)}")
         self._print(line, style="dim")
 
     def note(self, text: str) -> None:
-        """A line."""
         self._print(Text(clean(text)), style="dim")
 
     def busy(self, text: str) -> None:
@@ -55,16 +53,13 @@ class TerminalView:
         self._move(text, time.monotonic())
 
     def progress(self, event: dict[str, Any]) -> None:
-        """The moving line: what the job does, for how long."""
         self._move(status_words(event["status"]), time.monotonic() - event["elapsed_s"])
 
     def item(self, item: dict[str, Any], response_id: str | None) -> None:
-        """The item, shortened unless it is an answer."""
         if (shown := show_item(item, self._names)) is not None:
             self._print(_drawn(shown))
 
     def question(self, value: Any) -> None:
-        """What is pending, in boxes."""
         self._stop()
         if isinstance(value, dict) and value.get("error"):
             self._print(Text(clean(str(value["error"]))), style="red")
@@ -74,25 +69,21 @@ class TerminalView:
             self._print(Panel(body, title=title, title_align="left", border_style="yellow", expand=False))
 
     def finished_before(self, answer: str) -> None:
-        """The answer of a thread that has ended."""
         self._stop()
         self.note("This thread has ended. Its last answer:")
-        self._print(_drawn(Shown("answer", "", clean(answer).split("\n"))))
+        self._print(_drawn(Rendered("answer", "", clean(answer).split("\n"))))
 
     def error(self, code: str, message: str) -> None:
-        """A line in red."""
         self._stop()
         self._failed = True
         self._print(Text.assemble(("Error: ", "bold red"), clean(message)))
 
     def end(self, ending: Ending) -> None:
-        """What to do next."""
         self._stop()
         if words := closing_words(ending, failed=self._failed):
             self._print(Text(words), style="yellow")
 
     def abandon(self) -> None:
-        """Show the cursor again."""
         self._stop()
 
     def _print(self, what: RenderableType, style: str | None = None) -> None:
@@ -118,7 +109,7 @@ class TerminalView:
             self._live = None
 
 
-def _drawn(shown: Shown) -> RenderableType:
+def _drawn(shown: Rendered) -> RenderableType:
     if shown.kind == "answer":
         return Padding(Markdown("\n".join(shown.body)), (1, 0))
     mark, style = _STYLE.get(shown.kind, _STYLE["other"])

@@ -1,7 +1,7 @@
-"""Drives: the runs of this process that bring turns to their end, whoever is listening.
+"""Background runs: this process runs the graph for a turn until its end or its next pause.
 
-A drive belongs to no request: when its client goes away it goes on. One process has one drive of a turn at most; that
-another process may have one too is wasteful and harmless.
+A background run outlives the request that started it. One process has at most one run of a turn; if another process
+has one too, that wastes polls and does no harm.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
 from contextvars import Context
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import BaseMessage
@@ -22,82 +21,78 @@ from databricks_supervisor.compiled import CompiledSupervisorGraph
 from databricks_supervisor.errors import SupervisorError
 from databricks_supervisor.ledger import Turn
 
-from ..threads import Threads, config_of
+from ..threads import ThreadReader, config_of
+from .caller import thread_name, thread_user
 
 logger = logging.getLogger(__name__)
 
 MOST_PASSES = 100
-STORED_TRIES = 40
-STORED_EVERY_S = 0.05
 MOST_TRACE_IDS = 10_000
 
 
-class Watch(Protocol):
-    """Watches one drive, as a tracer does. Nothing that it raises reaches the drive."""
+class RunObserver(Protocol):
+    """Observes one background run, as a tracer does: a callback handler of LangChain that also has what is here.
+
+    Nothing that it raises reaches the run.
+    """
 
     @property
     def trace_id(self) -> str | None:
         """Id of the trace, if there is one."""
         ...
 
-    @property
-    def handler(self) -> BaseCallbackHandler | None:
-        """Told what the graph does."""
-        ...
-
     def end(self, error: BaseException | None) -> None:
-        """The drive is over."""
+        """The run is over."""
         ...
 
 
-class Watcher(Protocol):
-    """Begins to watch drives."""
+class RunObservers(Protocol):
+    """Makes an observer for each background run."""
 
-    def begin(self, turn: Turn, question: Any) -> Watch | None:
-        """A drive of a turn begins."""
+    def begin(self, turn: Turn, question: Any, *, session: str, user: str) -> RunObserver | None:
+        """A run of a turn begins; session is the thread's public name, user its owner (``""`` if it has none)."""
         ...
 
 
-class Drive:
-    """One turn on its way to its end, or to a person.
+class BackgroundRun:
+    """A run of the graph for one turn.
 
     Attributes:
-        error: Why it stopped before, or ``None``.
-        watch: Watches it, or ``None``.
+        turn: The turn.
+        error: Why it stopped before the turn's end, or ``None``.
+        observer: Observes it, or ``None``.
+        extra_messages: Messages that came with an answer, given to the graph together with it.
+        recheck: Whether an answer may have been recorded since the run last looked for answers.
     """
 
     def __init__(self, turn: Turn) -> None:
         self.turn = turn
         self.error: BaseException | None = None
-        self.watch: Watch | None = None
-        self.more: list[BaseMessage] = []
-        self.poked = False
+        self.observer: RunObserver | None = None
+        self.extra_messages: list[BaseMessage] = []
+        self.recheck = False
         self._changed = asyncio.Event()
         self._version = 0
         self._task: asyncio.Task[None] | None = None
 
     @property
     def over(self) -> bool:
-        """Whether it runs no more."""
+        """Whether it has ended."""
         return self._task is not None and self._task.done()
 
     @property
     def version(self) -> int:
-        """Counts what happened."""
+        """One more with every change of the thread."""
         return self._version
 
-    def touch(self) -> None:
-        """Something happened."""
+    def notify(self) -> None:
+        """The thread has changed: wake up everyone who waits for that."""
         self._version += 1
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def news(self, seen: int, within_s: float) -> bool:
-        """Wait until more has happened than was seen, or it is over.
-
-        Returns:
-            Whether anything has.
-        """
+    async def wait_for_change(self, seen: int, within_s: float) -> bool:
+        """Wait until the version is another one than was seen, or the run is over; whether that happened in time."""
         if self._version == seen and not self.over:
             changed = self._changed
             with contextlib.suppress(TimeoutError):
@@ -105,144 +100,139 @@ class Drive:
         return self._version != seen or self.over
 
 
-class Drives:
-    """The drives of this process.
+class BackgroundRuns:
+    """The background runs of this process.
 
     Args:
-        graph: The compiled graph.
-        threads: Reads threads.
-        watcher: Watches drives, or ``None``.
+        observers: Makes an observer for each run, or ``None``.
     """
 
-    def __init__(self, graph: CompiledSupervisorGraph, threads: Threads, watcher: Watcher | None) -> None:
+    def __init__(
+        self, graph: CompiledSupervisorGraph, threads: ThreadReader, observers: RunObservers | None
+    ) -> None:
         self._graph = graph
         self._threads = threads
-        self._watcher = watcher
-        self._drives: dict[str, Drive] = {}
+        self._observers = observers
+        self._runs: dict[str, BackgroundRun] = {}
         self._trace_ids: dict[str, str] = {}
         self._closing = False
 
-    def get(self, turn_id: str) -> Drive | None:
-        """The drive of a turn that is under way here."""
-        drive = self._drives.get(turn_id)
-        return None if drive is None or drive.over else drive
+    def get(self, turn_id: str) -> BackgroundRun | None:
+        """The run of a turn in this process, unless it is over."""
+        run = self._runs.get(turn_id)
+        return None if run is None or run.over else run
 
     def trace_id(self, turn_id: str) -> str | None:
-        """Id of the trace of a turn's latest drive in this process, if it is traced and not long over."""
-        drive = self._drives.get(turn_id)
-        if drive is not None and drive.watch is not None and (id := _trace_id(drive.watch)) is not None:
+        """Id of the trace of a turn's latest run in this process, if it is traced and not long over."""
+        run = self._runs.get(turn_id)
+        if run is not None and run.observer is not None and (id := _trace_id(run.observer)) is not None:
             return id
         return self._trace_ids.get(turn_id)
 
-    def start(self, turn: Turn, identity: str | None, given: Any = None, *, opens: bool = False) -> Drive:
-        """Drive a turn, unless it is driven here already.
+    def start(
+        self, turn: Turn, identity: str | None, input: Any = None, *, stored_by_us: bool = False
+    ) -> BackgroundRun:
+        """Run the graph for a turn, unless it runs in this process already.
 
         Args:
             turn: The turn.
             identity: Name of the identity to act as.
-            given: What the graph is given; ``None`` goes on with the thread.
-            opens: Whether the turn was opened with what is given, so that nobody else has put it into the state.
+            input: The graph's input; ``None`` goes on with the thread.
+            stored_by_us: Whether the request that gave the input opened the turn, so that nobody else puts the turn's
+                question into the state.
         """
         if (known := self.get(turn.turn_id)) is not None:
-            known.poked = True
+            known.recheck = True
             return known
-        drive = Drive(turn)
+        run = BackgroundRun(turn)
         if self._closing:
-            drive.error = ConnectionAbortedError("The server is shutting down.")
-        self._drives[turn.turn_id] = drive
-        # In a context of its own: what a request's context holds ends with the request.
-        work = self._nothing() if self._closing else self._run(drive, identity, given, opens)
-        drive._task = asyncio.create_task(work, name=f"drive {turn.turn_id}", context=Context())
-        drive._task.add_done_callback(lambda _: self._over(drive))
-        return drive
+            run.error = ConnectionAbortedError("The server is shutting down.")
+        self._runs[turn.turn_id] = run
+        # In an empty context: what a request has put into its own ends with the request.
+        work = asyncio.sleep(0) if self._closing else self._run(run, identity, input, stored_by_us)
+        run._task = asyncio.create_task(work, name=f"turn {turn.turn_id}", context=Context())
+        run._task.add_done_callback(lambda _: self._over(run))
+        return run
 
     async def close(self, within_s: float) -> None:
-        """Detach from every job: cancel all drives, and wait until what they submit is recorded.
+        """Cancel all runs, and wait until what they were submitting is recorded. The jobs go on at the service.
 
         Args:
             within_s: How long to wait, in seconds.
         """
         self._closing = True
-        tasks = [drive._task for drive in self._drives.values() if drive._task is not None]
+        tasks = [run._task for run in self._runs.values() if run._task is not None]
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=within_s)
 
-    def _over(self, drive: Drive) -> None:
-        if self._drives.get(drive.turn.turn_id) is drive:
-            del self._drives[drive.turn.turn_id]
-        drive.touch()
+    def _over(self, run: BackgroundRun) -> None:
+        if self._runs.get(run.turn.turn_id) is run:
+            del self._runs[run.turn.turn_id]
+        run.notify()
 
-    async def _nothing(self) -> None:
-        return None
-
-    async def _run(self, drive: Drive, identity: str | None, given: Any, opens: bool) -> None:
-        watch = self._begin_watch(drive, given)
+    async def _run(self, run: BackgroundRun, identity: str | None, input: Any, stored_by_us: bool) -> None:
+        observer = self._observe(run, input)
         try:
-            if not opens and await self._is_stored(drive.turn):
-                given = None
-            await self._passes(drive, identity, given, watch)
+            # Put into the state twice, a question would begin its turn anew there, if only to find all of it done.
+            if not stored_by_us and await self._threads.wait_until_stored(run.turn):
+                input = None
+            await self._run_graph(run, identity, input, observer)
         except asyncio.CancelledError:
-            drive.error = ConnectionAbortedError("The server is shutting down.")
+            run.error = ConnectionAbortedError("The server is shutting down.")
             raise
         except Exception as error:
-            drive.error = error
+            run.error = error
             log = logger.info if isinstance(error, SupervisorError) else logger.error
-            log("event=drive_stopped turn=%s error=%s", drive.turn.turn_id, type(error).__name__)
+            log("event=drive_stopped turn=%s error=%s", run.turn.turn_id, type(error).__name__)
         finally:
-            if watch is not None:
-                self._remember(drive.turn.turn_id, _trace_id(watch))
+            if observer is not None:
+                self._remember(run.turn.turn_id, _trace_id(observer))
                 with contextlib.suppress(Exception):
-                    watch.end(drive.error)
+                    observer.end(run.error)
 
-    async def _is_stored(self, turn: Turn) -> bool:
-        """Wait until whoever opened a turn has put its question into the state, unless that takes too long.
-
-        Put there again, the turn would begin anew in the state, if only to find all of itself in the ledger.
-        """
-        for _ in range(STORED_TRIES):
-            if (await self._threads.look_at_turn(turn)).job is not None:
-                return True
-            await asyncio.sleep(STORED_EVERY_S)
-        return False
-
-    async def _passes(self, drive: Drive, identity: str | None, given: Any, watch: Watch | None) -> None:
+    async def _run_graph(
+        self, run: BackgroundRun, identity: str | None, input: Any, observer: RunObserver | None
+    ) -> None:
         """Run the graph until the turn ends, or waits for somebody who has not answered."""
-        config: RunnableConfig = {**config_of(drive.turn.thread)}
-        if watch is not None and watch.handler is not None:
-            config["callbacks"] = [watch.handler]
-        context: Mapping[str, Any] = {"identity": identity}
+        config: RunnableConfig = {**config_of(run.turn.thread)}
+        if observer is not None:
+            config["callbacks"] = [cast(BaseCallbackHandler, observer)]
+        context = {"identity": identity}
         for _ in range(MOST_PASSES):
-            stream = self._graph.astream(given, config, context=context, stream_mode=["updates", "custom"])
+            stream = self._graph.astream(input, config, context=context, stream_mode=["updates", "custom"])
             async with contextlib.aclosing(stream) as chunks:  # type: ignore[type-var]
                 async for mode, _chunk in chunks:
                     if mode == "updates":
-                        drive.touch()
-            drive.touch()
-            given = await self._answers(drive)
-            if given is None:
+                        run.notify()
+            run.notify()
+            input = await self._recorded_answers(run)
+            if input is None:
                 return
 
-    async def _answers(self, drive: Drive) -> Command[Any] | None:
-        """The answers to what waits now, as the ledger has them; ``None`` if nothing more was answered."""
+    async def _recorded_answers(self, run: BackgroundRun) -> Command[Any] | None:
+        """The answers to what the graph waits for, as the ledger has them; ``None`` if there are none."""
         while True:
-            drive.poked = False
-            look = await self._threads.look_at_turn(drive.turn)
-            if answered := look.answered:
-                more, drive.more = drive.more, []
-                return Command(resume=answered, update={"messages": more} if more else None)
-            if not drive.poked:
+            run.recheck = False
+            snapshot = await self._threads.read_turn(run.turn)
+            if answers := snapshot.resume:
+                messages, run.extra_messages = run.extra_messages, []
+                return Command(resume=answers, update={"messages": messages} if messages else None)
+            if not run.recheck:
                 return None
 
-    def _begin_watch(self, drive: Drive, given: Any) -> Watch | None:
-        if self._watcher is None:
+    def _observe(self, run: BackgroundRun, input: Any) -> RunObserver | None:
+        if self._observers is None:
             return None
+        thread = run.turn.thread
         try:
-            drive.watch = self._watcher.begin(drive.turn, given)
-        except Exception as error:  # Nothing that only watches may hurt a job.
-            logger.warning("event=not_traced turn=%s reason=%s", drive.turn.turn_id, type(error).__name__)
-        return drive.watch
+            run.observer = self._observers.begin(
+                run.turn, input, session=thread_name(thread), user=thread_user(thread)
+            )
+        except Exception as error:  # A tracing error must not fail the job.
+            logger.warning("event=not_traced turn=%s reason=%s", run.turn.turn_id, type(error).__name__)
+        return run.observer
 
     def _remember(self, turn_id: str, trace_id: str | None) -> None:
         if trace_id is not None:
@@ -252,8 +242,8 @@ class Drives:
                 del self._trace_ids[next(iter(self._trace_ids))]
 
 
-def _trace_id(watch: Watch) -> str | None:
+def _trace_id(observer: RunObserver) -> str | None:
     try:
-        return watch.trace_id
+        return observer.trace_id
     except Exception:
         return None

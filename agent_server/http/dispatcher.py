@@ -1,14 +1,14 @@
-"""Admission: from a request to the leg that answers it. What is asked once is submitted once."""
+"""Maps a request to its response; a repeated request finds the same one, and nothing is submitted twice."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from langchain_core.messages import RemoveMessage
+from langchain_core.messages import BaseMessage, RemoveMessage
 
 from databricks_supervisor.approvals.decisions import (
     DecisionKey,
@@ -19,202 +19,174 @@ from databricks_supervisor.approvals.decisions import (
 from databricks_supervisor.approvals.interrupts import pending_actions
 from databricks_supervisor.compiled import CompiledSupervisorGraph
 from databricks_supervisor.errors import ThreadMovedError, TurnMismatchError
-from databricks_supervisor.items import Item, message_from_item
+from databricks_supervisor.items import Item, is_of_response, message_from_item
 from databricks_supervisor.items.history import question_digest
-from databricks_supervisor.ledger import Ledger, Turn
+from databricks_supervisor.ledger import Ledger, Turn, recorded_decisions, response_ids
 from databricks_supervisor.state import Decision
 
-from ..threads import Look, Threads, config_of
-from .background_runs import Drives
+from ..threads import ThreadReader, ThreadSnapshot, config_of
+from .background_runs import BackgroundRuns
 from .caller import Caller
-from .errors import Fault
-from .intent import Answer, Attach, NewTurn, plan_of
-from .request import Ask
-from .response_reader import Leg
-from .responses import parse_leg_id, pauses_of, rounds_of
+from .errors import ApiError, invalid_request
+from .intent import AnswerApprovals, Reattach, StartTurn, intent_of
+from .request import CreateRequest
+from .response_reader import ResponseReader
+from .responses import ResponseRef, pauses_of
 
 logger = logging.getLogger(__name__)
 
 
-class Admission:
-    """Lets requests in.
-
-    Args:
-        graph: The compiled graph.
-        ledger: Its ledger.
-        threads: Reads threads.
-        drives: The drives of this process.
-    """
+class Dispatcher:
+    """Starts or finds the turn that a request belongs to, and the response that answers it."""
 
     def __init__(
-        self, graph: CompiledSupervisorGraph, ledger: Ledger, threads: Threads, drives: Drives
+        self,
+        graph: CompiledSupervisorGraph,
+        ledger: Ledger,
+        threads: ThreadReader,
+        reader: ResponseReader,
+        runs: BackgroundRuns,
     ) -> None:
         self._graph = graph
         self._ledger = ledger
         self._threads = threads
-        self._drives = drives
+        self._reader = reader
+        self._runs = runs
 
-    async def admit(self, ask: Ask, caller: Caller) -> Leg:
-        """The leg that answers a request, under way.
-
-        Args:
-            ask: The request.
-            caller: Who asks.
+    async def dispatch(self, request: CreateRequest, caller: Caller) -> ResponseRef:
+        """The response that answers a request; its turn runs in the background.
 
         Raises:
-            Fault: The request cannot be let in. Nothing was submitted for it.
-            SupervisorError: As the graph's entry raises it.
+            ApiError: The request cannot be answered. Nothing was submitted for it.
+            SupervisorError: As the graph raises it before a run. Nothing was submitted.
         """
-        if caller.renewed:
-            self._graph.parts.clients.invalidate(caller.identity)
         while True:
             try:
-                return await self._admit(ask, caller)
+                return await self._dispatch(request, caller)
             except TurnMismatchError:
-                if ask.key is None:
+                if request.key is None:
                     raise
-                raise _reused() from None  # By another request, at this moment.
+                raise _key_reused() from None  # By another request, at this moment.
             except ThreadMovedError:
-                continue  # Somebody was quicker: what is asked of the thread as it is now is another matter.
+                continue  # The thread changed meanwhile: read it again and decide anew.
 
-    async def _admit(self, ask: Ask, caller: Caller) -> Leg:
-        turn_id = _digest(caller.user, ask.key)[:32] if ask.key is not None else uuid.uuid4().hex
-        if ask.key is not None and (known := await self._ledger.get_turn(turn_id)) is not None:
-            return await self._repeated(ask, caller, known)
-        thread_id, previous = await self._thread(ask, caller)
-        look = await self._threads.look(thread_id)
-        after = await self._messages_of(previous) if previous is not None and look.turn is not None else None
-        match plan_of(ask, look, after=after):
-            case NewTurn(messages, removals, asked_before):
+    async def _dispatch(self, request: CreateRequest, caller: Caller) -> ResponseRef:
+        turn_id = _digest(caller.user, request.key) if request.key is not None else uuid.uuid4().hex
+        if request.key is not None and (known := await self._ledger.get_turn(turn_id)) is not None:
+            return self._same_key(request, caller, known)
+        thread_id, previous = await self._thread(request, caller)
+        thread = await self._threads.read(thread_id)
+        of_previous = (
+            await self._messages_of(previous) if previous is not None and thread.turn is not None else None
+        )
+        match intent_of(request, thread, of_previous=of_previous):
+            case StartTurn(messages, removals, known_turn_id):
                 given = {
-                    "follows": look.turn.turn_id if look.turn is not None else "",
+                    "follows": thread.turn.turn_id if thread.turn is not None else "",
                     "messages": [*(RemoveMessage(id=id) for id in removals), *messages],
-                    "turn_id": asked_before or turn_id,
-                    "tools": ask.tools,
+                    "turn_id": known_turn_id or turn_id,
+                    "tools": request.tools,
                 }
-                return await self._enter(given, thread_id, caller)
-            case Answer(decisions, more):
-                return await self._answer(look, decisions, more, caller)
-            case Attach(str(answered)):
-                return await self._answered(thread_id, answered, ask, caller)
-        if look.turn is None:
-            raise Fault(404, "thread_not_found", "The thread is not known.")
-        return await self.leg(look.turn, caller)
+                return await self._start(given, thread_id, caller)
+            case AnswerApprovals(decisions, extra_messages):
+                return await self._answer(thread, decisions, extra_messages, caller)
+            case Reattach(str(answered)):
+                return await self._answered(thread_id, answered, request, caller)
+        if thread.turn is None:
+            raise _not_known()
+        return await self._reader.latest(thread.turn, caller.identity)
 
-    async def find(self, id: str, caller: Caller) -> Leg:
-        """The leg of a public id.
-
-        Raises:
-            Fault: 404; it does not exist, or is another user's.
-        """
-        named = parse_leg_id(id)
-        turn = await self._ledger.get_turn(named[0]) if named is not None else None
-        if named is None or turn is None or turn.position or not caller.owns(turn.thread):
-            raise Fault(404, "response_not_found", f"No response with id {id!r}. Nothing was changed.")
-        if caller.renewed:
-            self._graph.parts.clients.invalidate(caller.identity)
-        return Leg(turn, named[1], caller.identity)
-
-    async def leg(self, turn: Turn, caller: Caller) -> Leg:
-        """The latest leg of a turn."""
-        index = len(pauses_of(await self._ledger.effects(turn.turn_id)))
-        return Leg(turn, index, caller.identity)
-
-    async def _enter(self, given: dict[str, Any], thread_id: str, caller: Caller) -> Leg:
+    async def _start(self, given: dict[str, Any], thread_id: str, caller: Caller) -> ResponseRef:
         context = {"identity": caller.identity}
-        entry = await self._graph.aprepare(given, config_of(thread_id), context=context)
-        turn = entry.turn
-        if turn is None:
-            raise RuntimeError("a question belongs to a turn")
-        leg = await self.leg(turn, caller)
-        own = {message.id for message in given["messages"]}
-        self._drives.start(turn, caller.identity, entry, opens=own.issuperset(turn.message_ids))
-        if entry.begins:
-            await entry.run.stored()  # Who is told an id can rely on it, whatever happens here next.
-        return leg
+        prepared = await self._graph.aprepare(given, config_of(thread_id), context=context)
+        turn = prepared.turn
+        assert turn is not None, "a question belongs to a turn"
+        ref = await self._reader.latest(turn, caller.identity)
+        opened = {message.id for message in given["messages"]}.issuperset(turn.message_ids)
+        self._runs.start(turn, caller.identity, prepared, stored_by_us=opened)
+        if prepared.begins:
+            await prepared.run.stored()  # The id is durable before it is returned.
+        return ref
 
-    async def _answer(self, look: Look, decisions: list[Item], more: list[Any], caller: Caller) -> Leg:
-        turn = look.turn
-        if turn is None or look.job is None:
-            raise Fault(404, "thread_not_found", "The thread is not known.")
-        keys = (await self._threads.look_at_turn(turn)).keys
-        if (driven := self._drives.get(turn.turn_id)) is not None:
-            driven.more += more  # Before the answers: it may see them at any moment.
-        answer: dict[DecisionKey, Decision] = {}
-        for item in decisions:
-            id = item["approval_request_id"]
-            question = look.asked[id]
-            given = Decision(approve=item["approve"], by="person")
-            if isinstance(item.get("reason"), str) and item["reason"]:
-                given["reason"] = item["reason"]
-            if question is not None and question.value["kind"] != "mcp_approval":
-                given["asked"] = pending_actions(question.value)[id].asked
-            answer[keys.get(id, (look.job["round"], id))] = given
+    async def _answer(
+        self, thread: ThreadSnapshot, items: Sequence[Item], extra_messages: list[BaseMessage], caller: Caller
+    ) -> ResponseRef:
+        turn = thread.turn
+        if turn is None:
+            raise _not_known()
+        run_before = self._runs.get(turn.turn_id)
+        if run_before is not None:
+            run_before.extra_messages += extra_messages  # Before the answers: it may see them at any moment.
+        keys = {item["approval_request_id"]: thread.keys[item["approval_request_id"]] for item in items}
+        answer: dict[DecisionKey, Decision] = {
+            keys[item["approval_request_id"]]: _decision(item, thread) for item in items
+        }
         standing = await record_answer(self._ledger, turn.turn_id, answer)
-        leg = await self.leg(turn, caller)
-        drive = self._drives.start(turn, caller.identity)
-        if drive is not driven:
-            drive.more += more
+        ref = await self._reader.latest(turn, caller.identity)
+        run = self._runs.start(turn, caller.identity)
+        if run is not run_before:
+            run.extra_messages += extra_messages
         if (contradicted := first_contradicted(answer, standing)) is not None:
             logger.warning("event=decision_conflict turn=%s id=%s", turn.turn_id, contradicted[1])
-            id = next(id for id in look.asked if keys.get(id, (look.job["round"], id)) == contradicted)
+            id = next(id for id, key in keys.items() if key == contradicted)
             text = conflict(id, standing[contradicted]["approve"])
-            raise Fault(409, "already_decided", f"{text} What came of it is response {leg.id!r}.")
-        return leg
+            raise ApiError(409, "already_decided", f"{text} What came of it is response {ref.id!r}.")
+        return ref
 
-    async def _answered(self, thread_id: str, approval_id: str, ask: Ask, caller: Caller) -> Leg:
-        """The leg that an answer began when it came first."""
-        given = {i.get("approve") for i in ask.items if i.get("approval_request_id") == approval_id}
+    async def _answered(
+        self, thread_id: str, approval_id: str, request: CreateRequest, caller: Caller
+    ) -> ResponseRef:
+        """The response that began with an answer when it was given first."""
+        given = {i.get("approve") for i in request.items if i.get("approval_request_id") == approval_id}
         for turn in await self._ledger.turns_with_effect("decision", approval_id):
             effects = await self._ledger.effects(turn.turn_id) if turn.thread == thread_id else []
-            made = [each for each in effects if (each.key.kind, each.key.id) == ("decision", approval_id)]
-            stood = {
-                bool(each.outcome["approve"]) for each in made if each.outcome and "approve" in each.outcome
+            decided = {
+                decision["approve"]
+                for (_, id), decision in recorded_decisions(effects).items()
+                if id == approval_id
             }
-            if stood and given.isdisjoint(stood):
-                raise Fault(409, "already_decided", conflict(approval_id, stood.pop()))
-            rounds = {("approval", each.key.round) for each in effects if each.key.id == approval_id}
+            if decided and given.isdisjoint(decided):
+                raise ApiError(409, "already_decided", conflict(approval_id, decided.pop()))
+            keys = {("approval", effect.key.round) for effect in effects if effect.key.id == approval_id}
             for index, pause in enumerate(pauses_of(effects)):
-                if pause.key in rounds or pause.key[0] == approval_id:
-                    return Leg(turn, index + 1, caller.identity)
-        raise Fault(409, "already_decided", f"{approval_id} was decided on before. Nothing was changed.")
+                if pause.key in keys or pause.key[0] == approval_id:
+                    return ResponseRef(turn, index + 1, caller.identity)
+        raise ApiError(409, "already_decided", f"{approval_id} was decided on before. Nothing was changed.")
 
-    async def _repeated(self, ask: Ask, caller: Caller, turn: Turn) -> Leg:
-        """A request whose Idempotency-Key is known: the same turn, whatever the thread has done since."""
-        messages = [message_from_item(item, "input", index) for index, item in enumerate(ask.items)]
+    def _same_key(self, request: CreateRequest, caller: Caller, turn: Turn) -> ResponseRef:
+        """The first response of the turn that has the request's Idempotency-Key, wherever the thread is by now."""
+        messages = [message_from_item(item, "input", index) for index, item in enumerate(request.items)]
         if question_digest(messages) != turn.digest:
-            raise _reused()
-        return Leg(turn, 0, caller.identity)
+            raise _key_reused()
+        return ResponseRef(turn, 0, caller.identity)
 
-    async def _thread(self, ask: Ask, caller: Caller) -> tuple[str, Turn | None]:
+    async def _thread(self, request: CreateRequest, caller: Caller) -> tuple[str, Turn | None]:
         """LangGraph's id of the request's thread, and the turn that ``previous_response_id`` names."""
-        previous = (await self.find(ask.previous, caller)).turn if ask.previous is not None else None
-        if ask.thread is not None:
-            thread_id = caller.thread(ask.thread)
+        previous = None
+        if request.previous is not None:
+            previous = (await self._reader.find(request.previous, caller)).turn
+        if request.thread is not None:
+            thread_id = caller.thread(request.thread)
             if previous is not None and previous.thread != thread_id:
-                raise Fault(
-                    400,
-                    "invalid_request",
-                    "previous_response_id is of another thread than the one that is named. Nothing was submitted.",
-                    param="previous_response_id",
-                )
+                wrong = "previous_response_id is of another thread than the one that is named."
+                raise invalid_request(wrong, "previous_response_id")
             return thread_id, previous
         if previous is not None:
             return previous.thread, previous
-        for item in reversed(ask.items):
+        for item in reversed(request.items):
             if item.get("type") == "mcp_approval_response":
                 asked_in = await self._thread_of(item["approval_request_id"], caller)
                 if asked_in is not None:
                     return asked_in, None
-        name = f"key-{_digest(caller.user, ask.key)[:32]}" if ask.key is not None else uuid.uuid4().hex
+        name = f"key-{_digest(caller.user, request.key)}" if request.key is not None else uuid.uuid4().hex
         return caller.thread(name), None
 
     async def _thread_of(self, approval_id: str, caller: Caller) -> str | None:
-        """The thread that an approval was asked for in; ids need not be unique, ``resubmit_1`` is not."""
+        """The thread that asked for an approval; ids need not be unique, ``resubmit_1`` is not."""
         turns = await self._ledger.turns_with_effect("decision", approval_id)
         threads = {turn.thread for turn in turns if caller.owns(turn.thread)}
         if len(threads) > 1:
-            raise Fault(
+            raise ApiError(
                 400,
                 "invalid_request",
                 f"Approval of {approval_id!r} was asked for in {len(threads)} threads. Nothing was changed. Name the "
@@ -223,20 +195,38 @@ class Admission:
             )
         return next(iter(threads), None)
 
-    async def _messages_of(self, turn: Turn) -> Callable[[str], bool]:
-        """Which messages, by id, are of a turn."""
-        own = set(turn.message_ids)
-        prefixes = tuple(f"{id}:" for id in rounds_of(await self._ledger.effects(turn.turn_id)).values())
-        return lambda id: id in own or id.startswith(prefixes)
+    async def _messages_of(self, turn: Turn) -> Callable[[BaseMessage], bool]:
+        """Whether a message is of a turn."""
+        jobs = response_ids(await self._ledger.effects(turn.turn_id)).values()
+        return lambda message: (
+            message.id in turn.message_ids or any(is_of_response(message, id) for id in jobs)
+        )
 
 
-def _reused() -> Fault:
-    return Fault(
+def _decision(item: Item, thread: ThreadSnapshot) -> Decision:
+    """What an ``mcp_approval_response`` item decides."""
+    id = item["approval_request_id"]
+    decision = Decision(approve=item["approve"], by="person")
+    if isinstance(item.get("reason"), str) and item["reason"]:
+        decision["reason"] = item["reason"]
+    interrupt = thread.awaited[id]
+    if interrupt is not None and interrupt.value["kind"] != "mcp_approval":
+        decision["asked"] = pending_actions(interrupt.value)[id].asked
+    return decision
+
+
+def _not_known() -> ApiError:
+    return ApiError(404, "thread_not_found", "The thread is not known.")
+
+
+def _key_reused() -> ApiError:
+    return ApiError(
         422,
         "idempotency_key_reused",
         "This Idempotency-Key was used for another request. Nothing was submitted. Use a new key.",
     )
 
 
-def _digest(user: str, key: str | None) -> str:
-    return hashlib.sha256(f"{user}\0{key}".encode()).hexdigest()
+def _digest(user: str, key: str) -> str:
+    """An id for what a user names with an Idempotency-Key."""
+    return hashlib.sha256(f"{user}\0{key}".encode()).hexdigest()[:32]

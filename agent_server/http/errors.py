@@ -1,7 +1,7 @@
-"""What can go wrong, as a client of the Responses API is told: an HTTP status, a code, a message.
+"""Errors as a client of the Responses API gets them: an HTTP status, a code, a message (docs/server.md: Errors).
 
-A job that ended without its answer is no HTTP error: it is a response with the status ``failed``. The clients of
-OpenAI repeat a POST after a 5xx by themselves, and a repeat of a turn that is over would be a second job.
+A job that ended without its answer is no HTTP error: it is a response with the status ``failed``. OpenAI's clients
+repeat a POST after a 5xx by themselves, and to repeat a turn that is over would start a second job.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from databricks_supervisor.errors import SupervisorError
 from databricks_supervisor.redaction import scrub
 
 
-class Fault(Exception):
-    """A refusal, with what an HTTP client is to be told.
+class ApiError(Exception):
+    """An error, as an HTTP client is told it.
 
     Attributes:
         status: HTTP status.
         code: What happened, for programs.
         message: What happened, what was kept and what to do, for people. Free of credentials.
         param: The field of the request that is wrong, or ``None``.
-        headers: More headers of the answer.
+        headers: Additional headers of the answer.
     """
 
     def __init__(
@@ -33,18 +33,30 @@ class Fault(Exception):
         param: str | None = None,
         headers: dict[str, str] | None = None,
     ) -> None:
-        message = message.encode("utf-8", "replace").decode()  # What the service said may be no Unicode.
+        message = message.encode(
+            "utf-8", "replace"
+        ).decode()  # What the service said may hold half a character.
         super().__init__(message)
         self.status, self.code, self.message = status, code, message
         self.param, self.headers = param, headers or {}
 
     @property
     def body(self) -> dict[str, Any]:
-        """The answer's body, in the shape that OpenAI's clients read."""
+        """The answer's body, as OpenAI's clients read it."""
         kind = "invalid_request_error" if self.status < 500 else "server_error"
         return {
             "error": {"message": self.message, "type": kind, "code": self.code, "param": self.param},
         }
+
+
+def invalid_request(message: str, param: str | None) -> ApiError:
+    """400: the request is wrong, and was not submitted.
+
+    Args:
+        message: What is wrong.
+        param: The field that is wrong, or ``None``.
+    """
+    return ApiError(400, "invalid_request", f"{message} Nothing was submitted.", param=param)
 
 
 _BY_CLASS: list[tuple[type[SupervisorError], int, str]] = [
@@ -77,27 +89,27 @@ BUSY_RETRY_S = 5
 OVERLOADED_RETRY_S = 10
 
 
-def fault_of(error: BaseException) -> Fault:
+def api_error_of(error: BaseException) -> ApiError:
     """What a client is told about an error.
 
     Example:
         >>> from databricks_supervisor.errors import ThreadBusyError
-        >>> fault_of(ThreadBusyError("Thread t is busy.")).status
+        >>> api_error_of(ThreadBusyError("Thread t is busy.")).status
         409
     """
-    if isinstance(error, Fault):
+    if isinstance(error, ApiError):
         return error
     for kind, status, code in _BY_CLASS:
         if not isinstance(error, kind):
             continue
         if status == 409 and code == "thread_busy":
-            return Fault(status, code, str(error), headers={"Retry-After": str(BUSY_RETRY_S)})
+            return ApiError(status, code, str(error), headers={"Retry-After": str(BUSY_RETRY_S)})
         if getattr(error, "status_code", None) == 429:
             headers = {"Retry-After": str(OVERLOADED_RETRY_S)}
-            return Fault(429, "rate_limit_exceeded", str(error), headers=headers)
-        return Fault(status, code, str(error))
+            return ApiError(429, "rate_limit_exceeded", str(error), headers=headers)
+        return ApiError(status, code, str(error))
     what = " ".join(scrub(str(error)).split())
-    return Fault(
+    return ApiError(
         503,
         "unavailable",
         f"{type(error).__name__}: {what[:500]} This was not expected. What was submitted is kept; "

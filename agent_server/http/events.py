@@ -1,4 +1,4 @@
-"""The events of a leg: a pure function of its items, so that every process numbers the same ones alike."""
+"""The events of a response: a pure function of its items, so that every process gives an event the same number."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ SHORTEST_DELTA = 200
 
 
 @dataclass(frozen=True, slots=True)
-class LegView:
-    """A leg as it is now.
+class ResponseSnapshot:
+    """A response as it is now.
 
     Attributes:
-        id: Its public id.
+        id: The public id.
         created_at: When it began, in seconds since the epoch.
         model: Name of the model.
-        thread: The name that its owner knows the thread by.
+        thread: The name that the thread's owner knows it by.
         status: As in the Responses API.
-        items: What it has delivered, as clients understand it.
+        items: Its output so far, as clients understand it.
         response_id: Id of the job at the service, or ``None``.
-        pending: What waits for a person's decision, and what it is about.
+        pending: What waits for a person's decision, and what each is about.
         error: ``code`` and ``message`` of a job that ended without its answer.
         usage: Token counts.
         incomplete: Why the answer is incomplete.
-        open: Whether the leg goes on under this id once the rest of its pause is answered.
+        open: Whether the response goes on under this id once the rest of its pause is answered.
         ends_turn: Whether nothing of its turn comes after it.
-        refused: HTTP status for a client that waited, where the service refused the request itself.
+        refused: HTTP status for a client that waited, if the service refused the request itself.
     """
 
     id: str
@@ -58,46 +58,46 @@ class LegView:
         return self.status not in ("queued", "in_progress")
 
 
-def response_of(view: LegView, *, output: bool = True) -> dict[str, Any]:
-    """A leg as a response of the Responses API.
+def response_of(snapshot: ResponseSnapshot, *, output: bool = True) -> dict[str, Any]:
+    """A response as the Responses API writes it.
 
     Args:
-        view: The leg.
-        output: Whether its items go along.
+        snapshot: The response.
+        output: Whether to include its items.
     """
-    known: dict[str, Any] = {"thread_id": view.thread}
+    known: dict[str, Any] = {"thread_id": snapshot.thread}
     if output:
-        known |= {"response_id": view.response_id, "pending": json_safe(view.pending)}
+        known |= {"response_id": snapshot.response_id, "pending": json_safe(snapshot.pending)}
     response: dict[str, Any] = {
-        "id": view.id,
+        "id": snapshot.id,
         "object": "response",
-        "created_at": int(view.created_at),
-        "status": view.status,
-        "model": view.model,
-        "output": view.items if output else [],
-        "error": json_safe(view.error),
-        "incomplete_details": view.incomplete,
+        "created_at": int(snapshot.created_at),
+        "status": snapshot.status,
+        "model": snapshot.model,
+        "output": snapshot.items if output else [],
+        "error": json_safe(snapshot.error),
+        "incomplete_details": snapshot.incomplete,
         "parallel_tool_calls": True,
         "tool_choice": "auto",
         "tools": [],
         "metadata": {},
         "custom_outputs": known,
     }
-    if view.usage:
-        response["usage"] = view.usage
+    if snapshot.usage:
+        response["usage"] = snapshot.usage
     return response
 
 
 class EventStream:
-    """Events of one leg, in order, as it grows.
+    """The events of one response, in order, as it grows.
 
     Args:
         after: Number of the last event that the client has; -1 for none.
 
     Example:
         >>> message = {"type": "message", "id": "m", "content": [{"type": "output_text", "text": "Hi"}]}
-        >>> view = LegView("resp_t_0", 0.0, "m", "t", "completed", [message], ends_turn=True)
-        >>> [event["type"].removeprefix("response.") for event in EventStream().events(view)][2:-1]
+        >>> snapshot = ResponseSnapshot("resp_t_0", 0.0, "m", "t", "completed", [message], ends_turn=True)
+        >>> [event["type"].removeprefix("response.") for event in EventStream().events(snapshot)][2:-1]
         ['output_item.added', 'content_part.added', 'output_text.delta', 'output_item.done']
     """
 
@@ -107,19 +107,23 @@ class EventStream:
         self._items = 0
         self.wrote_text = False
 
-    def events(self, view: LegView) -> Iterator[Event]:
-        """What is new in a leg, beyond what the client has."""
-        for event in self._all(view):
+    def events(self, snapshot: ResponseSnapshot) -> Iterator[Event]:
+        """The events that are new, beyond those that the client has."""
+        for event in self._all(snapshot):
             if event["sequence_number"] > self._after:
                 self.wrote_text |= event["type"] == "response.output_text.delta"
                 yield event
-        if view.final and view.open:
-            # Not the end of the sequence: the leg goes on under this id.
-            yield {"type": "response.completed", "sequence_number": self.last, "response": response_of(view)}
+        if snapshot.final and snapshot.open:
+            # Not the end of the sequence: the response goes on under this id.
+            yield {
+                "type": "response.completed",
+                "sequence_number": self.last,
+                "response": response_of(snapshot),
+            }
 
-    def keep_alive(self, view: LegView) -> Event:
-        """An event that says nothing new and that no cursor counts."""
-        response = response_of(view, output=False)
+    def keep_alive(self, snapshot: ResponseSnapshot) -> Event:
+        """An event that says nothing new, with the number of the last one."""
+        response = response_of(snapshot, output=False)
         return {"type": "response.in_progress", "sequence_number": self.last, "response": response}
 
     @property
@@ -127,25 +131,28 @@ class EventStream:
         """Number of the last event."""
         return max(self._next - 1, self._after)
 
-    def _all(self, view: LegView) -> Iterator[Event]:
+    def _all(self, snapshot: ResponseSnapshot) -> Iterator[Event]:
         if not self._next:
-            begun = {**response_of(view, output=False), "status": "in_progress", "error": None}
+            begun = {**response_of(snapshot, output=False), "status": "in_progress", "error": None}
             begun.pop("usage", None)
             yield self._numbered("response.created", response=begun, custom_outputs=begun["custom_outputs"])
             yield self._numbered("response.in_progress", response=begun)
-        for index in range(self._items, len(view.items)):
+        for index in range(self._items, len(snapshot.items)):
             self._items += 1
-            yield from self._item(view.items[index], index)
-        if not view.final or view.open:
+            yield from self._item(snapshot.items[index], index)
+        if not snapshot.final or snapshot.open:
             return
-        response = response_of(view)
-        if view.status in ("failed", "cancelled"):
-            error = response["error"] or {"code": view.status, "message": f"The job was {view.status}."}
+        response = response_of(snapshot)
+        if snapshot.status in ("failed", "cancelled"):
+            error = response["error"] or {
+                "code": snapshot.status,
+                "message": f"The job was {snapshot.status}.",
+            }
             yield self._numbered("error", code=error["code"], message=error["message"], param=None)
             yield self._numbered("response.failed", response=response)
         else:
             yield self._numbered(
-                f"response.{view.status}", response=response, custom_outputs=response["custom_outputs"]
+                f"response.{snapshot.status}", response=response, custom_outputs=response["custom_outputs"]
             )
 
     def _item(self, item: Item, index: int) -> Iterator[Event]:
@@ -193,7 +200,7 @@ class EventStream:
 
 
 def deltas_of(text: str) -> Iterator[str]:
-    """The text in pieces that add up to it, cut by the text alone; each of 200 bytes or more, unless it is all.
+    """A text in pieces of 200 characters or more, unless it is shorter. Where it is cut depends on the text alone.
 
     Example:
         >>> [len(delta) for delta in deltas_of("word " * 200)]
@@ -211,5 +218,5 @@ def deltas_of(text: str) -> Iterator[str]:
 
 
 def sse(event: Event) -> str:
-    """An event as a server-sent one."""
+    """An event as a server-sent event."""
     return f"data: {json.dumps(event, ensure_ascii=False, separators=(',', ':'))}\n\n"

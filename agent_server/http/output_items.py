@@ -1,8 +1,9 @@
-"""Items as they go over the wire: what MLflow's schema or a chat client would refuse is mended or represented.
+"""Items as they go over the wire: what MLflow's schema or a chat client would refuse is repaired or shown as text.
 
-Nothing is dropped and nothing is fatal: parts are merged into one, ids are made, outputs become text, and a type that
-clients do not know is shown as reasoning. The original stays in the thread (CONTRACT: What the agent server's own
-schema refuses; What Databricks' chat UI and AI SDK provider send and need).
+Nothing is dropped and no item is an error: parts are merged into one, missing ids are made, outputs become text, and
+a type that clients do not know is shown as reasoning. The thread keeps the original.
+
+Why each repair is needed: docs/wire.md, What clients need.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _ANNOTATIONS: dict[str, tuple[tuple[str, type], ...]] = {
 _TEXTS = ("output_text", "input_text", "text", "summary_text", "reasoning_text")
 
 
-def wire_item(item: Item, message_id: str, shown: Collection[str]) -> Item:
+def output_item(item: Item, message_id: str, shown: Collection[str]) -> Item:
     """An item as clients understand it.
 
     Args:
@@ -39,7 +40,7 @@ def wire_item(item: Item, message_id: str, shown: Collection[str]) -> Item:
 
     Example:
         >>> output = {"type": "function_call_output", "call_id": "c1", "output": {"n": 1}}
-        >>> wire_item(output, "resp_1:0", {"c1"})["output"], wire_item(output, "resp_1:0", set())["type"]
+        >>> output_item(output, "resp_1:0", {"c1"})["output"], output_item(output, "resp_1:0", set())["type"]
         ('{"n": 1}', 'reasoning')
     """
     item = json_safe(item)
@@ -78,7 +79,7 @@ def wire_item(item: Item, message_id: str, shown: Collection[str]) -> Item:
 
 
 def chat_item(item: Item) -> Item:
-    """An item on the wire as the AI SDK's provider reads it where it is not streamed: of annotations, links alone."""
+    """An output item for the AI SDK's provider, which in an answer that is not streamed reads links alone."""
     if item["type"] != "message":
         return item
     content = [
@@ -108,7 +109,7 @@ def _message(item: Item, message_id: str) -> Item:
 
 
 def _said(part: Any) -> str:
-    """What a part of a content says; of a type that clients do not know, all that is in it."""
+    """The text of a part of a content; of a type that clients do not know, all fields as JSON."""
     match part:
         case {"type": "refusal", "refusal": str(text)} | {"text": str(text)} if _is_text(part):
             return text
@@ -137,7 +138,7 @@ def _annotation(given: Any, moved: int) -> Item | None:
         if isinstance(mended.get(name), int):
             mended[name] += moved
         elif mended["type"] == "url_citation":
-            mended[name] = moved  # ClientPool refuse a link without a place.
+            mended[name] = moved  # Clients refuse a link without a position.
         else:
             mended.pop(name, None)
     return mended
@@ -153,7 +154,7 @@ def _reasoning_text(item: Item) -> str:
 
 
 def _described(kind: Any, item: Item) -> str:
-    """What an item of a type that clients do not know says, as text."""
+    """An item of a type that clients do not know, as text."""
     name = ".".join(_text(item[key]) for key in ("server_label", "name") if item.get(key))
     rest = {
         key: value

@@ -1,4 +1,4 @@
-"""A request's body, read and checked before anything is done with it."""
+"""Reads and checks a request, before anything is done with it."""
 
 from __future__ import annotations
 
@@ -11,28 +11,27 @@ from typing import Any
 from databricks_supervisor.items import Item
 from databricks_supervisor.items.json_values import is_json_safe
 
-from .errors import Fault
+from .errors import invalid_request
 
 MOST_ITEMS = 10_000
 DEEPEST = 100
-_SPEAKERS = ("user", "system", "developer")
-_ROLES = (*_SPEAKERS, "assistant")
+_ROLES = ("user", "system", "developer", "assistant")
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """What a client asks for.
+class CreateRequest:
+    """A request to create a response.
 
     Attributes:
         items: The ``input``, as items.
-        stream: Whether events are wanted.
-        background: Whether it does not wait for the end.
-        thread: The thread that it names, or ``None``.
-        conversation: Whether the thread was named as a conversation, which chat surfaces send as a whole.
+        stream: Whether the client wants events.
+        background: Whether the client does not wait for the end.
+        thread: The name of the thread, or ``None``.
+        conversation: Whether the thread was named as a conversation: chat surfaces send the whole conversation.
         previous: ``previous_response_id``.
         key: ``Idempotency-Key``.
         tools: Schemas of the client's own functions.
-        arrived_at: When it came, in seconds since the epoch.
+        arrived_at: When the request came, in seconds since the epoch.
     """
 
     items: list[Item]
@@ -46,7 +45,7 @@ class Ask:
     arrived_at: float = field(default_factory=time.time)
 
 
-def read_ask(raw: bytes, headers: Mapping[str, str]) -> Ask:
+def parse_request(raw: bytes, headers: Mapping[str, str]) -> CreateRequest:
     """Read a request.
 
     Args:
@@ -54,16 +53,16 @@ def read_ask(raw: bytes, headers: Mapping[str, str]) -> Ask:
         headers: The headers, by lower-case name.
 
     Raises:
-        Fault: 400, with the field that is wrong.
+        ApiError: 400, with the field that is wrong.
     """
     try:
         body = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise _wrong(None, f"The body is not JSON: {type(error).__name__}.") from None
+        raise invalid_request(f"The body is not JSON: {type(error).__name__}.", None) from None
     if not isinstance(body, dict):
-        raise _wrong(None, "The body must be a JSON object with an 'input'.")
+        raise invalid_request("The body must be a JSON object with an 'input'.", None)
     thread, conversation = _thread(body)
-    return Ask(
+    return CreateRequest(
         items=_items(body.get("input")),
         stream=_flag(body, "stream"),
         background=_flag(body, "background"),
@@ -75,22 +74,13 @@ def read_ask(raw: bytes, headers: Mapping[str, str]) -> Ask:
     )
 
 
-def is_said(item: Item) -> bool:
-    """Whether an item is a message to the agent: what a person, or the system, says."""
-    return item.get("type", "message") == "message" and item.get("role") in _SPEAKERS
-
-
-def _wrong(param: str | None, message: str) -> Fault:
-    return Fault(400, "invalid_request", f"{message} Nothing was submitted.", param=param)
-
-
 def _items(given: Any) -> list[Item]:
     if isinstance(given, str):
         given = [{"type": "message", "role": "user", "content": given}]
     if not isinstance(given, list) or not given:
-        raise _wrong("input", "'input' must be a text or a list of items that is not empty.")
+        raise invalid_request("'input' must be a text or a list of items that is not empty.", "input")
     if len(given) > MOST_ITEMS:
-        raise _wrong("input", f"'input' has {len(given)} items; {MOST_ITEMS} is the most.")
+        raise invalid_request(f"'input' has {len(given)} items; {MOST_ITEMS} is the most.", "input")
     for index, item in enumerate(given):
         _check_item(item, f"input[{index}]")
     return given
@@ -98,30 +88,34 @@ def _items(given: Any) -> list[Item]:
 
 def _check_item(item: Any, where: str) -> None:
     if not isinstance(item, dict):
-        raise _wrong(where, f"{where} must be an object.")
+        raise invalid_request(f"{where} must be an object.", where)
     if not _is_flat(item):
-        raise _wrong(where, f"{where} is nested deeper than {DEEPEST} levels.")
+        raise invalid_request(f"{where} is nested deeper than {DEEPEST} levels.", where)
     kind = item.get("type", "message")
     if not isinstance(kind, str):
-        raise _wrong(f"{where}.type", f"{where}.type must be a text.")
+        raise invalid_request(f"{where}.type must be a text.", f"{where}.type")
     match kind:
         case "message":
             if item.get("role") not in _ROLES:
-                raise _wrong(f"{where}.role", f"{where}.role must be one of {', '.join(_ROLES)}.")
+                raise invalid_request(f"{where}.role must be one of {', '.join(_ROLES)}.", f"{where}.role")
             if not isinstance(item.get("content"), str | list):
-                raise _wrong(f"{where}.content", f"{where}.content must be a text or a list of parts.")
+                raise invalid_request(
+                    f"{where}.content must be a text or a list of parts.", f"{where}.content"
+                )
         case "function_call_output":
             _need(item, "call_id", where)
         case "mcp_approval_response":
             _need(item, "approval_request_id", where)
             if not isinstance(item.get("approve"), bool):
-                raise _wrong(f"{where}.approve", f"{where}.approve must be true or false.")
+                raise invalid_request(f"{where}.approve must be true or false.", f"{where}.approve")
 
 
 def _need(item: Item, name: str, where: str) -> None:
     given = item.get(name)
     if not isinstance(given, str) or not given or "\0" in given or not is_json_safe(given):
-        raise _wrong(f"{where}.{name}", f"{where}.{name} must be a text in Unicode that is not empty.")
+        raise invalid_request(
+            f"{where}.{name} must be a text in Unicode that is not empty.", f"{where}.{name}"
+        )
 
 
 def _is_flat(value: Any, depth: int = 0) -> bool:
@@ -145,7 +139,7 @@ def _object(body: dict[str, Any], name: str) -> dict[str, Any]:
     if given is None:
         return {}
     if not isinstance(given, dict):
-        raise _wrong(name, f"{name} must be an object.")
+        raise invalid_request(f"{name} must be an object.", name)
     return given
 
 
@@ -158,7 +152,7 @@ def _text(body: dict[str, Any], name: str, prefix: str = "") -> str | None:
 
 def _id(given: Any, name: str) -> str:
     if not isinstance(given, str) or not given.strip() or len(given) > 1000 or not given.isprintable():
-        raise _wrong(name, f"{name} must be a printable text of 1 to 1000 characters.")
+        raise invalid_request(f"{name} must be a printable text of 1 to 1000 characters.", name)
     return given
 
 
@@ -169,7 +163,7 @@ def _key(given: str | None) -> str | None:
 def _flag(body: dict[str, Any], name: str) -> bool:
     given = body.get(name)
     if given is not None and not isinstance(given, bool):
-        raise _wrong(name, f"{name} must be true or false.")
+        raise invalid_request(f"{name} must be true or false.", name)
     return bool(given)
 
 
@@ -177,19 +171,19 @@ def _tools(given: Any) -> list[dict[str, Any]]:
     if given is None:
         return []
     if not isinstance(given, list) or not all(isinstance(tool, dict) for tool in given):
-        raise _wrong("tools", "tools must be a list of objects.")
+        raise invalid_request("tools must be a list of objects.", "tools")
     for index, tool in enumerate(given):
         if tool.get("type") != "function":
-            raise _wrong(
-                f"tools[{index}]",
+            raise invalid_request(
                 f"tools[{index}]: only functions that the client runs itself can be brought along "
                 '({"type": "function", …}); other tools are the agent\'s own.',
+                f"tools[{index}]",
             )
         if not is_json_safe(tool):
-            raise _wrong(
-                f"tools[{index}]",
+            raise invalid_request(
                 f"tools[{index}] holds what cannot be kept: a number beyond 64 bits or that is none, half a "
                 f"character, or more than {DEEPEST} levels.",
+                f"tools[{index}]",
             )
     known = ("type", "name", "description", "parameters")
     return [{key: tool[key] for key in known if tool.get(key) is not None} for tool in given]

@@ -1,8 +1,8 @@
-"""Legs: what one public id names, from a request to the end of its turn or to the next pause.
+"""Responses: which part of a turn one public id names, from a request to the turn's end or its next pause.
 
-A turn pauses when it asks a person. The answer, recorded in the ledger, is what begins the next leg; so the legs
-of a turn, and which of its messages belong to which, follow from the ledger and the thread's state alone, and every
-process computes the same.
+A turn pauses when it asks a person. The answer is recorded in the ledger, and the next response begins with it. So
+the responses of a turn, and which of its items belong to which, follow from the ledger and the thread's messages
+alone: every process computes the same.
 """
 
 from __future__ import annotations
@@ -15,22 +15,44 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage
 
+from databricks_supervisor.approvals.decisions import parse_repeat_call_id
 from databricks_supervisor.items import Item, items_from_message
-from databricks_supervisor.ledger import Effect
+from databricks_supervisor.ledger import Effect, Turn
 
-_ID = re.compile(r"resp_(?P<turn>[\w-]{1,200})_(?P<leg>0|[1-9]\d{0,3})", re.ASCII)
-_REPEAT = re.compile(r"repeat_(?P<attempt>\d+)_(?P<call>.+)", re.DOTALL)
+_ID = re.compile(r"resp_(?P<turn>[\w-]{1,200})_(?P<index>0|[1-9]\d{0,3})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseRef:
+    """A response, before anything of it is read.
+
+    Attributes:
+        turn: Its turn.
+        index: Which of the turn's responses it is, 0-based.
+        identity: Name of the identity that whoever follows it acts as.
+        new: Whether the turn was opened by this very request: it is queued, and there is nothing to read yet.
+    """
+
+    turn: Turn
+    index: int
+    identity: str | None
+    new: bool = False
+
+    @property
+    def id(self) -> str:
+        """The public id."""
+        return public_id(self.turn.turn_id, self.index)
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """A question to a person that somebody has answered, at least in part.
+    """A pause of a turn for a question to a person, which was answered at least in part.
 
     Attributes:
-        position: Where in the turn it is: everything before is the leg's that it ends.
-        key: What makes answers part of the same pause.
+        position: Where in the turn it is (see :func:`items_between`); the response that it ends has what is before.
+        key: The same for all answers that belong to the pause.
         answered_at: When the first answer was recorded, in seconds since the epoch.
-        asked: Approval requests that no item of the job stands for.
+        asked: Approval requests that were asked by the graph itself, not by an item of the job.
     """
 
     position: int
@@ -39,61 +61,53 @@ class Pause:
     asked: tuple[Item, ...] = ()
 
 
-def leg_id(turn_id: str, index: int) -> str:
-    """The public id of a turn's ``index``-th leg, 0-based.
+def public_id(turn_id: str, index: int) -> str:
+    """The public id of a turn's ``index``-th response, 0-based.
 
     Example:
-        >>> parse_leg_id(leg_id("4f1c", 2))
+        >>> parse_public_id(public_id("4f1c", 2))
         ('4f1c', 2)
     """
     return f"resp_{turn_id}_{index}"
 
 
-def parse_leg_id(id: str) -> tuple[str, int] | None:
-    """The turn and the leg's index that a public id names; ``None`` if it is none."""
+def parse_public_id(id: str) -> tuple[str, int] | None:
+    """The turn and the response's index that a public id names; ``None`` if it is no such id."""
     found = _ID.fullmatch(id)
-    return (found["turn"], int(found["leg"])) if found else None
-
-
-def rounds_of(effects: Iterable[Effect]) -> dict[int, str]:
-    """Ids of a turn's jobs at the service, by round."""
-    return {
-        effect.key.round: str((effect.outcome or {})["response_id"])
-        for effect in effects
-        if effect.key.kind == "submit" and "response_id" in (effect.outcome or {})
-    }
+    return (found["turn"], int(found["index"])) if found else None
 
 
 def pauses_of(effects: Iterable[Effect]) -> list[Pause]:
     """The pauses of a turn that people have answered, in order."""
     pauses: dict[tuple[str, int], Pause] = {}
     for effect in effects:
-        outcome = effect.outcome or {}
-        if effect.key.kind != "decision" or outcome.get("by") != "person":
+        decision = effect.decision
+        if effect.key.kind != "decision" or decision is None or decision.get("by") != "person":
             continue
-        round_, asked = effect.key.round, outcome.get("asked")
+        round_, id, asked = effect.key.round, effect.key.id, decision.get("asked")
         if asked is None:
             key, position = ("approval", round_), 2 * round_ + 1
-        elif found := _REPEAT.fullmatch(effect.key.id):
-            key, position = (f"repeat_{found['attempt']}", round_), 2 * round_ + 1
+        elif (repeated := parse_repeat_call_id(id)) is not None:
+            attempt, id = repeated
+            key, position = (f"repeat_{attempt}", round_), 2 * round_ + 1
         else:
-            key, position = (effect.key.id, round_), 2 * round_
-        synthetic = () if asked is None else (synthetic_request(_plain_id(effect.key.id), asked),)
+            key, position = (id, round_), 2 * round_
+        requests = () if asked is None else (graph_request(id, asked),)
         known = pauses.get(key)
         pauses[key] = Pause(
             position=position,
             key=key,
             answered_at=min(effect.claimed_at, known.answered_at if known else effect.claimed_at),
-            asked=(*(known.asked if known else ()), *synthetic),
+            asked=(*(known.asked if known else ()), *requests),
         )
     return list(pauses.values())
 
 
-def synthetic_request(id: str, asked: dict[str, Any]) -> Item:
-    """The approval request that stands for a question of the graph itself.
+def graph_request(id: str, asked: dict[str, Any]) -> Item:
+    """A question of the graph itself as an approval request.
 
     Args:
-        id: What it is answered by.
+        id: The id that a person answers.
         asked: ``name`` and ``args`` of what is asked about.
     """
     return {
@@ -106,14 +120,20 @@ def synthetic_request(id: str, asked: dict[str, Any]) -> Item:
 
 
 def items_between(
-    messages: Sequence[BaseMessage], rounds: dict[int, str], start: int, end: int | None
+    messages: Sequence[BaseMessage], response_ids: dict[int, str], start: int, end: int | None
 ) -> list[tuple[str, Item]]:
-    """What a leg has delivered: the items from one position of its turn to another, with their messages' ids.
+    """The items from one position of a turn to another, with the ids of their messages.
 
-    A round has two positions: ``2 * round`` is what its job delivered, ``2 * round + 1`` what functions that run
-    here gave back. Decisions are the client's own words, and not part of it.
+    A round has two positions: ``2 * round`` for what its job delivered, ``2 * round + 1`` for the outputs of
+    functions that ran here. Decisions are left out: the client sent them itself.
+
+    Args:
+        messages: The conversation.
+        response_ids: Ids of the turn's jobs at the service, by round.
+        start: The first position.
+        end: The position after the last one; ``None`` for all that follow.
     """
-    prefixes = [(f"{response_id}:", round_) for round_, response_id in rounds.items()]
+    prefixes = [(f"{response_id}:", round_) for round_, response_id in response_ids.items()]
     found: list[tuple[str, Item]] = []
     for message in messages:
         id = message.id or ""
@@ -126,8 +146,3 @@ def items_between(
                 found += [(id, item) for item in items_from_message(message)]
             break
     return found
-
-
-def _plain_id(id: str) -> str:
-    found = _REPEAT.fullmatch(id)
-    return found["call"] if found else id

@@ -1,4 +1,4 @@
-"""The front: what the HTTP routes ask for. Let a request in, follow its leg, cancel it, take up what was left."""
+"""Creates, retrieves, streams and cancels responses; resumes open jobs at start-up."""
 
 from __future__ import annotations
 
@@ -8,38 +8,40 @@ import random
 from collections.abc import AsyncIterator
 
 from databricks_supervisor.compiled import CompiledSupervisorGraph
-from databricks_supervisor.errors import SupervisorError
-from databricks_supervisor.ledger import Ledger, Turn
+from databricks_supervisor.ledger import Ledger, Turn, response_ids
 
-from ..threads import Threads
-from .background_runs import Drive, Drives, Watcher
+from ..threads import ThreadReader
+from .background_runs import BackgroundRuns, RunObservers
 from .caller import Caller
-from .dispatcher import Admission
-from .errors import Fault, fault_of
-from .events import Event, EventStream, LegView
-from .request import Ask
-from .response_reader import Leg, Views
-from .responses import rounds_of
+from .dispatcher import Dispatcher
+from .errors import ApiError
+from .events import Event, EventStream, ResponseSnapshot
+from .follow import follow
+from .request import CreateRequest
+from .response_reader import ResponseReader
+from .responses import ResponseRef
 
 logger = logging.getLogger(__name__)
 
-KEEP_ALIVE_S = 10.0
-STALLED_S = 0.5
 CANCELLED_WITHIN_S = 10.0
-MOST_TAKEN_UP = 1000
-TAKEN_UP_WITHIN_S = 3.0
-TAKEN_UP_EVERY_S = 0.02
+MOST_RESUMED = 1000
+RESUMED_WITHIN_S = 3.0
+RESUME_EVERY_S = 0.02
 
 
-class Front:
-    """One process's front of the graph.
+class ResponseService:
+    """The responses of one graph, for the routes of one process.
 
     Args:
         graph: The compiled graph, with its checkpointer.
         ledger: Its ledger.
         model: Name of the model, as clients are told.
         on_behalf: Whether the service is asked as the user, so that a job waits for that user's next request.
-        watcher: Watches drives, or ``None``.
+        observers: Makes an observer for each background run, or ``None``.
+
+    Attributes:
+        reader: Finds and reads responses.
+        runs: The background runs of this process.
     """
 
     def __init__(
@@ -49,177 +51,147 @@ class Front:
         *,
         model: str,
         on_behalf: bool = False,
-        watcher: Watcher | None = None,
+        observers: RunObservers | None = None,
     ) -> None:
-        self._graph = graph
+        self._clients = graph.parts.clients
+        self._timeout_s = graph.parts.settings.retrieve_timeout_s
         self._ledger = ledger
         self._on_behalf = on_behalf
-        threads = Threads(graph, ledger)
-        self._drives = Drives(graph, threads, watcher)
-        self._views = Views(threads, ledger, model)
-        self._admission = Admission(graph, ledger, threads, self._drives)
-        self._taking_up: asyncio.Task[None] | None = None
+        threads = ThreadReader(graph, ledger)
+        self.reader = ResponseReader(threads, ledger, model)
+        self.runs = BackgroundRuns(graph, threads, observers)
+        self._dispatcher = Dispatcher(graph, ledger, threads, self.reader, self.runs)
+        self._resuming: asyncio.Task[None] | None = None
 
-    async def admit(self, ask: Ask, caller: Caller) -> Leg:
-        """The leg that answers a request, under way.
+    def renew_client(self, caller: Caller) -> None:
+        """Build the caller's next client anew if the caller has brought a new token."""
+        if caller.has_new_token:
+            self._clients.invalidate(caller.identity)
 
-        Raises:
-            Fault: The request cannot be let in. Nothing was submitted for it.
-        """
-        try:
-            return await self._admission.admit(ask, caller)
-        except SupervisorError as error:
-            raise fault_of(error) from None
-
-    async def find(self, id: str, caller: Caller) -> Leg:
-        """The leg of a public id.
+    async def create(self, request: CreateRequest, caller: Caller) -> ResponseRef:
+        """The response that answers a request; its turn runs in the background.
 
         Raises:
-            Fault: 404; it does not exist, or is another user's.
+            ApiError, SupervisorError: The request cannot be answered. Nothing was submitted for it.
         """
-        return await self._admission.find(id, caller)
+        return await self._dispatcher.dispatch(request, caller)
 
-    async def look(self, leg: Leg) -> LegView:
-        """A leg as it is now; a job that nobody drives here is driven from now on."""
-        view = await self._views.view(leg)
-        if not view.final:
-            self._drives.start(leg.turn, leg.identity)
-        return view
+    async def retrieve(self, ref: ResponseRef) -> ResponseSnapshot:
+        """A response as it is now; if it goes on, its turn runs in this process from now on."""
+        snapshot = await self.reader.read(ref)
+        if not snapshot.final:
+            self.runs.start(ref.turn, ref.identity)
+        return snapshot
 
-    async def wait(self, leg: Leg) -> LegView:
-        """A leg at its end, or at its pause.
+    async def wait(self, ref: ResponseRef) -> ResponseSnapshot:
+        """A response at its end, or at its pause.
 
         Raises:
-            Fault: It cannot be followed any further for now. The job is kept.
+            ApiError: It cannot be followed any further for now. The job is kept.
         """
-        async for view in self._changes(leg):
-            if view is not None and view.final:
-                return view
-        raise Fault(503, "unavailable", "The response could not be followed. Ask for it again.")
+        async for snapshot in follow(ref, self.reader, self.runs):
+            if snapshot is not None and snapshot.final:
+                return snapshot
+        raise ApiError(503, "unavailable", "The response could not be followed. Ask for it again.")
 
-    async def events(self, leg: Leg, after: int = -1) -> AsyncIterator[Event]:
-        """The events of a leg, until its end or its pause.
+    async def stream(self, ref: ResponseRef, after: int = -1) -> AsyncIterator[Event]:
+        """The events of a response, until its end or its pause.
 
         Args:
-            leg: The leg.
+            ref: The response.
             after: Number of the last event that the client has; -1 for none.
         """
         stream = EventStream(after)
-        view = self._views.begun(leg) if leg.index == 0 else await self._views.view(leg)
-        for event in stream.events(view):
+        snapshot = self.reader.queued(ref) if ref.index == 0 else await self.reader.read(ref)
+        for event in stream.events(snapshot):
             yield event
-        if not view.final:
+        if not snapshot.final:
             try:
-                async for change in self._changes(leg):
+                async for change in follow(ref, self.reader, self.runs):
                     if change is None:
-                        yield stream.keep_alive(view)
+                        yield stream.keep_alive(snapshot)
                         continue
-                    view = change
-                    for event in stream.events(view):
+                    snapshot = change
+                    for event in stream.events(snapshot):
                         yield event
-            except Fault as fault:
-                error = {"code": fault.code, "message": fault.message, "param": fault.param}
-                yield {"type": "error", "sequence_number": stream.last, **error}
+            except ApiError as error:
+                told = {"code": error.code, "message": error.message, "param": error.param}
+                yield {"type": "error", "sequence_number": stream.last, **told}
                 return
-        if view.error is None or stream.wrote_text:
-            await self.delivered(leg, view)
+        if snapshot.error is None or stream.wrote_text:
+            await self.mark_delivered(ref, snapshot)
 
-    async def delivered(self, leg: Leg, view: LegView) -> None:
-        """Note that a client was sent the end of a turn."""
-        if view.ends_turn:
-            await self._ledger.mark_delivered(leg.turn.turn_id)
+    async def mark_delivered(self, ref: ResponseRef, snapshot: ResponseSnapshot) -> None:
+        """Note that a client was sent a response, if the turn ends with it."""
+        if snapshot.ends_turn:
+            await self._ledger.mark_delivered(ref.turn.turn_id)
 
-    async def cancel(self, leg: Leg) -> LegView:
-        """Cancel the remote job of a leg.
+    async def cancel(self, ref: ResponseRef) -> ResponseSnapshot:
+        """Cancel the job of a response at the service.
 
         Raises:
-            Fault: It cannot be cancelled. It goes on.
+            ApiError: It cannot be cancelled. It goes on.
         """
-        view = await self._views.view(leg)
-        if view.final:
-            return view
-        rounds = rounds_of(await self._ledger.effects(leg.turn.turn_id))
-        if not rounds:
-            self._drives.start(leg.turn, leg.identity)
-            raise Fault(
+        snapshot = await self.reader.read(ref)
+        if snapshot.final:
+            return snapshot
+        jobs = response_ids(await self._ledger.effects(ref.turn.turn_id))
+        if not jobs:
+            self.runs.start(ref.turn, ref.identity)
+            raise ApiError(
                 409,
                 "not_submitted_yet",
                 "The job is being submitted at this moment and cannot be cancelled before it has an id. "
                 "Try again in a second.",
                 headers={"Retry-After": "1"},
             )
-        response_id = rounds[max(rounds)]
-        client = await self._graph.parts.clients.get(leg.identity)
-        if not await client.cancel(response_id, timeout_s=self._graph.parts.settings.retrieve_timeout_s):
-            raise Fault(
+        response_id = jobs[max(jobs)]
+        client = await self._clients.get(ref.identity)
+        if not await client.cancel(response_id, timeout_s=self._timeout_s):
+            raise ApiError(
                 400,
                 "cancel_not_supported",
                 f"The service did not cancel job {response_id}: it goes on, and its answer can be read under "
-                f"{leg.id}. Nothing was changed.",
+                f"{ref.id}. Nothing was changed.",
             )
         try:
-            return await asyncio.wait_for(self.wait(leg), CANCELLED_WITHIN_S)
+            return await asyncio.wait_for(self.wait(ref), CANCELLED_WITHIN_S)
         except TimeoutError:
-            return await self._views.view(leg)
+            return await self.reader.read(ref)
 
-    def trace_id(self, leg: Leg) -> str | None:
-        """Id of the trace of the leg's turn, if it is or was driven here and traced."""
-        return self._drives.trace_id(leg.turn.turn_id)
-
-    async def connect(self) -> None:
-        """Build the client of the app's own identity."""
-        await self._graph.parts.clients.get(None)
-
-    def take_up(self) -> None:
-        """Begin to drive the open jobs that earlier processes have left, without haste."""
+    def resume_open_jobs(self) -> None:
+        """Begin to run the turns that earlier processes left open, a few at a time."""
         if not self._on_behalf:
-            self._taking_up = asyncio.create_task(self._take_up())
+            self._resuming = asyncio.create_task(self._resume_open_jobs())
 
     async def close(self, within_s: float) -> None:
-        """Detach from every job; they go on at the service."""
-        if self._taking_up is not None:
-            self._taking_up.cancel()
-        await self._drives.close(within_s)
+        """Stop following jobs; they go on at the service.
 
-    async def _changes(self, leg: Leg) -> AsyncIterator[LegView | None]:
-        """The leg whenever it may have changed, and ``None`` when it has been silent; it is driven meanwhile."""
-        last: Drive | None = None
-        while True:
-            drive = self._drives.get(leg.turn.turn_id)
-            seen = drive.version if drive is not None else 0
-            view = await self._views.view(leg)
-            yield view
-            if view.final:
-                return
-            if last is not None and last.over and last.error is not None:
-                raise fault_of(last.error)
-            if drive is None:
-                if last is not None:  # It came to no end: another process has moved the thread on.
-                    await asyncio.sleep(STALLED_S)
-                drive = self._drives.start(leg.turn, leg.identity)
-                seen = drive.version
-            last = drive
-            while not await drive.news(seen, KEEP_ALIVE_S):
-                yield None
+        Args:
+            within_s: How long to wait for submissions to be recorded, in seconds.
+        """
+        if self._resuming is not None:
+            self._resuming.cancel()
+        await self.runs.close(within_s)
 
-    async def _take_up(self) -> None:
+    async def _resume_open_jobs(self) -> None:
         turns = [
             turn
-            for turn in await self._ledger.open_turns(MOST_TAKEN_UP)
+            for turn in await self._ledger.open_turns(MOST_RESUMED)
             if not turn.position and "/" in turn.thread and turn.identity is None
         ]
         random.shuffle(turns)  # Several replicas that start at once begin with different ones.
-        pause = min(TAKEN_UP_EVERY_S, TAKEN_UP_WITHIN_S / max(1, len(turns)))
+        pause = min(RESUME_EVERY_S, RESUMED_WITHIN_S / max(1, len(turns)))
         for turn in turns:
             await asyncio.sleep(2 * pause * random.random())
             try:
-                await self._take_up_one(turn)
+                await self._resume(turn)
             except Exception as error:
                 logger.warning("event=not_taken_up turn=%s reason=%s", turn.turn_id, type(error).__name__)
 
-    async def _take_up_one(self, turn: Turn) -> None:
+    async def _resume(self, turn: Turn) -> None:
         known = await self._ledger.get_turn(turn.turn_id)
         if known is not None and known.ended_at is None:
-            leg = await self._admission.leg(known, Caller(""))
-            if not (await self._views.view(leg)).final:
-                self._drives.start(known, None)
+            ref = await self.reader.latest(known, None)
+            if not (await self.reader.read(ref)).final:
+                self.runs.start(known, None)

@@ -1,22 +1,21 @@
-"""Checkpoints and ledger in Lakebase: Postgres whose password is a token that lasts an hour."""
+"""Checkpoints and ledger in Lakebase: Postgres whose password is a token that is valid for an hour."""
 
 from __future__ import annotations
 
 import logging
 import uuid
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Self
 
 from ..errors import StateError
-from .url import CONNECT_WITHIN_S, LakebaseUrl, postgres_error
+from .postgres import require_packages
+from .url import LakebaseUrl
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
     from databricks_langchain import AsyncCheckpointSaver
 
     from databricks_supervisor import SqlLedger
-
 
 DATABASE = "databricks_postgres"  # The one that AsyncCheckpointSaver opens, too.
 
@@ -26,9 +25,9 @@ class Lakebase:
     """A Lakebase database, found by the workspace of the environment.
 
     Attributes:
-        url: What names it.
+        url: Its URL.
         conninfo: psycopg's connection string, without a password.
-        workspace: Whose identity connects, and where tokens come from.
+        workspace: Gives the tokens; the connections are made as its user.
     """
 
     url: LakebaseUrl
@@ -37,18 +36,12 @@ class Lakebase:
 
     @classmethod
     def find(cls, url: LakebaseUrl) -> Self:
-        """Ask the workspace where the database is. Blocks.
+        """Ask the workspace for the database's address. Blocks.
 
         Raises:
             StateError: There is no workspace, or no such database, or its packages are not installed.
         """
-        if not (
-            find_spec("databricks_langchain") and find_spec("psycopg_pool")
-        ):  # To import it takes seconds.
-            raise StateError(
-                "SUPERVISOR_STATE_URL: Lakebase needs more packages: uv sync --package supervisor-agent-server "
-                "--extra lakebase."
-            )
+        require_packages("Lakebase", "lakebase", "databricks_langchain", "psycopg_pool")
         from databricks.sdk import WorkspaceClient
         from databricks.sdk.core import Config
         from psycopg.conninfo import make_conninfo
@@ -88,19 +81,6 @@ class Lakebase:
             )
         return token
 
-    def check(self) -> None:
-        """Connect once. Blocks.
-
-        Raises:
-            StateError: It cannot be opened.
-        """
-        import psycopg
-
-        try:
-            psycopg.connect(self.conninfo, password=self.password(), connect_timeout=CONNECT_WITHIN_S).close()
-        except psycopg.Error as error:
-            raise postgres_error(error) from None
-
     def ledger(self) -> SqlLedger:
         """A ledger in it; each new connection gets a fresh token."""
         from databricks_supervisor import SqlLedger
@@ -115,12 +95,12 @@ class Lakebase:
         """
         from databricks_langchain import AsyncCheckpointSaver
 
-        from .retrying_saver import PatientSaver
+        from .retrying_saver import RetryingPostgresSaver
 
-        class PatientCheckpointSaver(PatientSaver, AsyncCheckpointSaver):  # type: ignore[misc]
-            """Databricks' checkpointer, which outlasts a restart of the database."""
+        class RetryingCheckpointSaver(RetryingPostgresSaver, AsyncCheckpointSaver):  # type: ignore[misc]
+            """Databricks' checkpointer; a restart of the database costs it a wait."""
 
-        build: Any = PatientCheckpointSaver
+        build: Any = RetryingCheckpointSaver
         # At the level DEBUG it logs the ends of the tokens.
         logging.getLogger("databricks_ai_bridge.lakebase").setLevel(logging.INFO)
         saver: AsyncCheckpointSaver = build(

@@ -1,4 +1,4 @@
-"""Checkpoints in Postgres that outlast a restart of the database."""
+"""Checkpoints in Postgres, repeated if the connection is lost."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ PATIENCE_S = 30.0
 _LOST = ("08", "57P")  # Connection exceptions; the server is shutting down, crashed, or not up yet.
 
 
-class PatientSaver(AsyncPostgresSaver):
-    """Repeats what was under way when the connection was lost, for 30 s.
+class RetryingPostgresSaver(AsyncPostgresSaver):
+    """Repeats what was under way when the connection was lost, for 30 seconds.
 
-    A pool replaces broken connections before it hands them out; this is for those that break in use. What is
-    repeated either reads or writes rows that have the same keys the second time.
+    A pool replaces broken connections before it hands them out; this is for those that break in use. It is safe to
+    repeat: the methods read, or write rows that have the same keys the second time.
     """
 
     async def aget_tuple(self, *args: Any, **kwargs: Any) -> Any:
-        """See :class:`AsyncPostgresSaver`, as for the others."""
+        """As :class:`AsyncPostgresSaver`."""
         parent = super().aget_tuple
-        return await _patiently(lambda: parent(*args, **kwargs))
+        return await _repeat_if_lost(lambda: parent(*args, **kwargs))
 
     async def aput(self, *args: Any, **kwargs: Any) -> Any:
-        """Keep a checkpoint."""
+        """As :class:`AsyncPostgresSaver`."""
         parent = super().aput
-        return await _patiently(lambda: parent(*args, **kwargs))
+        return await _repeat_if_lost(lambda: parent(*args, **kwargs))
 
     async def aput_writes(self, *args: Any, **kwargs: Any) -> None:
-        """Keep what tasks wrote."""
+        """As :class:`AsyncPostgresSaver`."""
         parent = super().aput_writes
-        await _patiently(lambda: parent(*args, **kwargs))
+        await _repeat_if_lost(lambda: parent(*args, **kwargs))
 
     async def adelete_thread(self, *args: Any, **kwargs: Any) -> None:
-        """Delete a thread."""
+        """As :class:`AsyncPostgresSaver`."""
         parent = super().adelete_thread
-        await _patiently(lambda: parent(*args, **kwargs))
+        await _repeat_if_lost(lambda: parent(*args, **kwargs))
 
 
-async def _patiently(work: Callable[[], Awaitable[T]]) -> T:
+async def _repeat_if_lost(work: Callable[[], Awaitable[T]]) -> T:
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Checkpoints and ledger of one state URL, together: they live and die as one."""
+"""Checkpoints and ledger of one state URL, opened and closed together."""
 
 from __future__ import annotations
 
@@ -16,23 +16,15 @@ from databricks_supervisor import DeduplicatingSaver, LedgerError, SqlLedger
 
 from ..errors import StateError
 from .lakebase import Lakebase
-from .url import (
-    CONNECT_WITHIN_S,
-    is_lakebase,
-    is_sqlite,
-    parse_lakebase,
-    postgres_conninfo,
-    postgres_error,
-    sqlite_file,
-)
+from .postgres import CONNECT_WITHIN_S, postgres_conninfo, postgres_error, require_packages
+from .url import is_lakebase, is_sqlite, parse_lakebase, sqlite_file
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 
-
 PATIENCE_S = 30.0
 POOL_SIZE = 10
-"""At most so many connections to Postgres for the checkpoints of a process; the ledger has five of its own."""
+"""Connections to Postgres for the checkpoints of a process, at most; the ledger has five of its own."""
 
 _SETUP_LOCK = 4_620_717_337  # Any number that nobody else uses for a Postgres advisory lock.
 # No call without a time-out: a database that vanished is noticed within a minute.
@@ -47,11 +39,11 @@ _TIMEOUTS = {
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """Where the state of all threads is kept.
+    """The state of all threads.
 
     Attributes:
-        saver: Checkpoints; each message is kept once.
-        ledger: Side effects.
+        saver: The checkpoints; each message is stored once.
+        ledger: The side effects.
     """
 
     saver: DeduplicatingSaver
@@ -62,8 +54,8 @@ class Storage:
 async def open_storage(url: str) -> AsyncIterator[Storage]:
     """Open the checkpoints and the ledger of a state URL.
 
-    With Postgres the connections are pooled: one that broke is replaced, and what was under way on it is
-    repeated, so a restart of the database costs those who use the checkpoints a wait and nothing else.
+    Connections to Postgres are pooled: a broken one is replaced, and what was under way on it is repeated. So a
+    restart of the database costs a wait, and nothing fails.
 
     Args:
         url: As in SUPERVISOR_STATE_URL; see :mod:`agent_server.storage.url`.
@@ -111,7 +103,7 @@ async def _sqlite(url: str) -> AsyncIterator[BaseCheckpointSaver[Any]]:
     except sqlite3.Error as error:
         raise StateError(f"SUPERVISOR_STATE_URL: {path} cannot be opened: {error}.") from None
     try:
-        # The switch to WAL needs the file alone and does not wait for it, whatever the busy time-out says.
+        # The switch to WAL needs the file for itself, and does not wait for it whatever the busy time-out is.
         await _patiently(lambda: connection.execute_fetchall("PRAGMA journal_mode = WAL"), path)
         await connection.execute("PRAGMA synchronous = FULL")
         saver = AsyncSqliteSaver(connection)
@@ -135,18 +127,14 @@ async def _patiently(work: Callable[[], Awaitable[Any]], path: str) -> None:
 
 @asynccontextmanager
 async def _postgres(conninfo: str) -> AsyncIterator[BaseCheckpointSaver[Any]]:
-    try:
-        import psycopg
-        from psycopg.conninfo import conninfo_to_dict
-        from psycopg.rows import dict_row
-        from psycopg_pool import AsyncConnectionPool
+    require_packages("Postgres", "postgres", "psycopg_pool", "langgraph.checkpoint.postgres")
+    import psycopg
+    from psycopg.conninfo import conninfo_to_dict
+    from psycopg.rows import dict_row
+    from psycopg_pool import AsyncConnectionPool
 
-        from .retrying_saver import PatientSaver
-    except ImportError:
-        raise StateError(
-            "SUPERVISOR_STATE_URL: Postgres needs more packages: uv sync --package supervisor-agent-server "
-            "--extra postgres."
-        ) from None
+    from .retrying_saver import RetryingPostgresSaver
+
     try:
         given = conninfo_to_dict(conninfo)
     except psycopg.Error as error:
@@ -154,21 +142,21 @@ async def _postgres(conninfo: str) -> AsyncIterator[BaseCheckpointSaver[Any]]:
     options: dict[str, Any] = {key: value for key, value in _TIMEOUTS.items() if key not in given}
     options |= {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
     async with AsyncConnectionPool(conninfo, kwargs=options, open=False, **_pool()) as pool:
-        saver = PatientSaver(pool)
+        saver = RetryingPostgresSaver(pool)
         await _set_up(saver, conninfo)
         yield saver
 
 
 @asynccontextmanager
 async def _lakebase(lakebase: Lakebase) -> AsyncIterator[BaseCheckpointSaver[Any]]:
-    # It wants a running loop and asks the workspace once more, so it holds the loop for a moment.
+    # The saver has to be made in the event loop; it asks the workspace, and blocks the loop for that moment.
     async with lakebase.saver(**_pool()) as saver:
         await _set_up(saver, lakebase.conninfo, await asyncio.to_thread(lakebase.password))
         yield saver
 
 
 def _pool() -> dict[str, Any]:
-    """What both pools have in common: a connection is tried before it is handed out."""
+    """Options of both connection pools: a connection is tried before it is handed out."""
     from psycopg_pool import AsyncConnectionPool
 
     return {
@@ -180,7 +168,7 @@ def _pool() -> dict[str, Any]:
 
 
 async def _set_up(saver: AsyncPostgresSaver, conninfo: str, password: str | None = None) -> None:
-    """Make the tables. One process at a time: whoever holds an advisory lock, on a connection of its own."""
+    """Make the tables, in one process at a time: the one with an advisory lock, on a connection of its own."""
     import psycopg
     from psycopg.rows import dict_row
 
@@ -192,14 +180,14 @@ async def _set_up(saver: AsyncPostgresSaver, conninfo: str, password: str | None
     except psycopg.Error as error:
         raise postgres_error(error) from None
     async with connection:  # The lock ends with it.
-        # Tried, not waited for: an index that is built concurrently waits for everybody who waits.
+        # Tried again and again, not waited for: an index that is built concurrently waits for all who wait.
         while not await _locked(connection):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         try:
             await saver.setup()
         except psycopg.Error as error:
             raise postgres_error(error) from None
-    # It lets one at a time at its one connection; a pool has several.
+    # By default it uses one connection at a time; the pool has several.
     saver.lock = asyncio.Semaphore(POOL_SIZE)  # type: ignore[assignment]
 
 

@@ -1,7 +1,7 @@
-"""SUPERVISOR_STATE_URL: what it may say, and whether there is such a database. Imports nothing heavy.
+"""SUPERVISOR_STATE_URL: what it may say. Imports nothing heavy.
 
 sqlite:///relative.sqlite · sqlite:////absolute.sqlite        one machine
-postgresql://user:password@host:5432/database                 several
+postgresql://user:password@host:5432/database                 several machines
 lakebase://INSTANCE                                           a provisioned Lakebase instance
 lakebase://projects/P/branches/B/endpoints/E                  an endpoint of Lakebase Autoscaling
 lakebase://…?schema=NAME                                      the tables in a schema of their own
@@ -11,14 +11,11 @@ from __future__ import annotations
 
 import os
 import re
-import sqlite3
-from contextlib import closing
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlsplit
 
 from ..errors import StateError
 
-CONNECT_WITHIN_S = 5
 _ALLOWED = (
     "must be sqlite:///path/to/state.sqlite, postgresql://user:password@host/database, lakebase://INSTANCE or "
     "lakebase://projects/PROJECT/branches/BRANCH/endpoints/ENDPOINT"
@@ -114,7 +111,7 @@ def describe_state(url: str) -> str:
         return url.partition("://")[2][1:]
     if is_lakebase(url):
         return f"Lakebase {url.partition('://')[2]}"
-    address = urlsplit(postgres_conninfo(url))
+    address = urlsplit(url)
     return f"Postgres {address.netloc.rpartition('@')[2]}{address.path}"
 
 
@@ -130,62 +127,3 @@ def sqlite_file(url: str) -> str:
     except OSError as error:
         raise StateError(f"SUPERVISOR_STATE_URL: {path} cannot be made: {error.strerror}.") from None
     return path
-
-
-def postgres_conninfo(url: str) -> str:
-    """The URL as psycopg takes it."""
-    return "postgresql://" + url.partition("://")[2]
-
-
-def postgres_error(error: BaseException) -> StateError:
-    """Why Postgres cannot be opened, in one line without the URL."""
-    from psycopg import OperationalError
-
-    # What did not come from the server or the network is about the URL, and quotes it, the password included.
-    if not isinstance(error, OperationalError) and getattr(error, "sqlstate", None) is None:
-        return StateError("SUPERVISOR_STATE_URL: that is not a URL that psycopg can read.")
-    from databricks_supervisor.redaction import scrub
-
-    reason = scrub(str(error).strip().partition("\n")[0])
-    return StateError(f"SUPERVISOR_STATE_URL: the database cannot be opened: {reason}.")
-
-
-def check_state(url: str) -> None:
-    """Open the database of a state URL once, and close it again. Blocks for a few seconds at most.
-
-    Raises:
-        StateError: It cannot be opened; the message says why, in one line.
-    """
-    if is_sqlite(url):
-        _check_sqlite(sqlite_file(url))
-    elif is_lakebase(url):
-        from .lakebase import Lakebase
-
-        Lakebase.find(parse_lakebase(url)).check()
-    else:
-        _check_postgres(url)
-
-
-def _check_sqlite(path: str) -> None:
-    try:
-        with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except sqlite3.Error as error:
-        if "locked" not in str(error):  # Somebody writes to it: so it can be opened.
-            raise StateError(f"SUPERVISOR_STATE_URL: {path} cannot be opened: {error}.") from None
-
-
-def _check_postgres(url: str) -> None:
-    try:
-        import psycopg
-        import psycopg_pool  # noqa: F401
-    except ImportError:
-        raise StateError(
-            "SUPERVISOR_STATE_URL: Postgres needs more packages: uv sync --package supervisor-agent-server "
-            "--extra postgres."
-        ) from None
-    try:
-        psycopg.connect(postgres_conninfo(url), connect_timeout=CONNECT_WITHIN_S).close()
-    except psycopg.Error as error:
-        raise postgres_error(error) from None

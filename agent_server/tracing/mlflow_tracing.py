@@ -1,4 +1,4 @@
-"""Traces of what the server does, in MLflow: on when ``MLFLOW_TRACKING_URI`` is set, and never in a job's way.
+"""Traces of what the server does, in MLflow; on if ``MLFLOW_TRACKING_URI`` is set, and no job depends on it.
 
 Setting MLflow up asks the tracking server, so a thread does it, and tries again until it works; what happens until
 then is remembered, of ``MOST_UNWRITTEN`` turns at most. What is traced is kept in memory and written by MLflow's
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from .turn_trace import TurnTrace
 
-
 logger = logging.getLogger(__name__)
 
 PAUSED_S = 600.0
@@ -60,7 +59,7 @@ _SECRET_KEY = re.compile(
 
 
 class Tracing:
-    """Traces turns; a ``Watcher`` of drives.
+    """Traces turns, as an observer of the runs that bring them to their end.
 
     Args:
         destination: Whether the service takes the ``trace_destination`` of its own spans.
@@ -88,12 +87,14 @@ class Tracing:
         else:
             self._stop.set()
 
-    def begin(self, turn: Turn, question: Any) -> _Watch | None:
-        """A drive of a turn begins.
+    def begin(self, turn: Turn, question: Any, *, session: str, user: str) -> TurnTrace | None:
+        """A run of a turn begins: its trace, which may be the one that an earlier run began.
 
         Args:
             turn: The turn.
-            question: What the graph is given.
+            question: The graph's input.
+            session: The conversation's name.
+            user: The conversation's owner; ``""`` if it has none.
         """
         if self._stop.is_set():
             return None
@@ -103,7 +104,7 @@ class Tracing:
         if paused is not None and paused.turn.turn_id != turn.turn_id:
             paused.close(None)
             paused = None
-        return _Watch(self, paused or TurnTrace(turn, question, lambda: self._ready))
+        return paused or TurnTrace(turn, question, session, user, lambda: self._ready, self._ended)
 
     def request_headers(self) -> Mapping[str, str]:
         """Headers of a submission: the context of the span that it is part of."""
@@ -175,34 +176,15 @@ class Tracing:
                 loop.call_soon_threadsafe(self._write)
                 logger.info("event=tracing_on experiment=%s", experiment.experiment_id)
                 return
-            except Exception as error:  # Nothing that only watches may hurt a job.
+            except Exception as error:  # A tracing error must not fail the job.
                 reason = " ".join(scrub(str(error)).split())[:300]
                 logger.warning("event=tracing_off error=%s reason=%s", type(error).__name__, reason)
             self._stop.wait(RETRY_S[min(attempt, len(RETRY_S) - 1)])
             attempt += 1
 
 
-class _Watch:
-    """Watches one drive for the trace of its turn."""
-
-    def __init__(self, tracing: Tracing, trace: TurnTrace) -> None:
-        self._tracing = tracing
-        self._trace = trace
-
-    @property
-    def trace_id(self) -> str | None:
-        return self._trace.trace_id
-
-    @property
-    def handler(self) -> TurnTrace:
-        return self._trace
-
-    def end(self, error: BaseException | None) -> None:
-        self._tracing._ended(self._trace, error)
-
-
 def destination_of(experiment: Experiment) -> dict[str, str] | None:
-    """Where the service is to write its own spans (CONTRACT: Tracing); ``None`` outside of Unity Catalog.
+    """Where the service is to write its own spans (docs/wire.md: Tracing); ``None`` outside of Unity Catalog.
 
     Example:
         >>> from mlflow.entities import Experiment
@@ -228,7 +210,7 @@ def hide_secrets(span: LiveSpan) -> None:
             hidden = HIDDEN if _SECRET_KEY.fullmatch(key) else _without_secrets(value)
             if hidden != value:
                 span.set_attribute(key, hidden)
-    except Exception:  # Better no content than one that nobody has looked at.
+    except Exception:  # Better no content than one that may hold a credential.
         span.set_inputs(HIDDEN)
         span.set_outputs(HIDDEN)
 
@@ -256,9 +238,8 @@ def _connect() -> Experiment:
     """
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
-    os.environ["MLFLOW_ENABLE_ASYNC_TRACE_LOGGING"] = (
-        "true"  # Otherwise a span's end would block the event loop.
-    )
+    # Otherwise the end of a span would block the event loop.
+    os.environ["MLFLOW_ENABLE_ASYNC_TRACE_LOGGING"] = "true"
     import mlflow
     import mlflow.openai
 
@@ -269,7 +250,8 @@ def _connect() -> Experiment:
     experiment = mlflow.set_experiment(None if id else name or "Default", id or None)
     mlflow.openai.autolog(silent=True)
     mlflow.tracing.configure(span_processors=[hide_secrets])
-    mlflow.tracing.get_bridged_tracer_provider()  # Made here: it may ask the tracking server, and starts git.
+    # Made here, on a thread: it may ask the tracking server, and starts git.
+    mlflow.tracing.get_bridged_tracer_provider()
     return experiment
 
 

@@ -1,4 +1,4 @@
-"""What a trace says of a turn, read from what the graph's callbacks are given: pure functions."""
+"""What the spans say, read from what the graph's callbacks are given: pure functions."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage, HumanMessage, RemoveMessage, ToolMessage
 
-from databricks_supervisor.items import Item, items_from_message
+from databricks_supervisor.items import items_from_message
 
 _NODES = frozenset({"submit", "poll", "approve", "call_tools"})
 
 
 def node_of(metadata: Mapping[str, Any] | None, name: Any) -> str | None:
-    """The node of the supervisor's graph itself that a run is; ``None`` for what runs inside of one."""
+    """The supervisor's node that a callback is about; ``None`` for what runs inside of a node."""
     metadata = metadata or {}
     node = metadata.get("langgraph_node")
     if node not in _NODES or name != node or "|" in str(metadata.get("langgraph_checkpoint_ns", "")):
@@ -23,7 +23,7 @@ def node_of(metadata: Mapping[str, Any] | None, name: Any) -> str | None:
 
 
 def messages_in(given: Any) -> list[BaseMessage]:
-    """The messages of an input, or of what a node returned."""
+    """The messages in an input, or in what a node returned."""
     messages = given.get("messages") if isinstance(given, Mapping) else None
     listed = messages if isinstance(messages, list) else [messages]
     return [m for m in listed if isinstance(m, BaseMessage) and not isinstance(m, RemoveMessage)]
@@ -41,17 +41,6 @@ def question_in(messages: Sequence[BaseMessage]) -> Any:
     return {"input": items} if items else None
 
 
-def items_of_kind(messages: Sequence[BaseMessage], prefix: str, kind: str) -> list[Item]:
-    """Items of one type in the messages whose ids begin with a prefix."""
-    return [
-        item
-        for message in messages
-        if (message.id or "").startswith(prefix)
-        for item in items_from_message(message)
-        if item.get("type") == kind
-    ]
-
-
 def progress_of(job: Mapping[str, Any]) -> dict[str, Any]:
     """How far a job is, as attributes of a span."""
     return {
@@ -67,7 +56,7 @@ def parts_of(outputs: Any) -> Sequence[Any]:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON; of what is not JSON only its type, since nobody knows what its text would tell."""
+    """A value as JSON; of what is not JSON only its type, as its text might hold a secret."""
     if isinstance(value, Mapping):
         return {str(key): plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

@@ -9,10 +9,10 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage
 
-from agent_server.http.intent import Answer, Attach, NewTurn, Plan, plan_of
-from agent_server.http.output_items import wire_item
-from agent_server.http.request import Ask
-from agent_server.threads import Look, Question
+from agent_server.http.intent import AnswerApprovals, Intent, Reattach, StartTurn, intent_of
+from agent_server.http.output_items import output_item
+from agent_server.http.request import CreateRequest
+from agent_server.threads import PendingInterrupt, ThreadSnapshot
 from databricks_supervisor import Job
 from databricks_supervisor.approvals.interrupts import approval_action, interrupt_value
 from databricks_supervisor.items import Item, items_from_message, message_from_item
@@ -67,28 +67,28 @@ def response(id: str, approve: bool = True) -> Item:
     return {"type": "mcp_approval_response", "id": id, "approval_request_id": id, "approve": approve}
 
 
-def ask(*items: Item, **more: Any) -> Ask:
+def ask(*items: Item, **more: Any) -> CreateRequest:
     """A request with these items."""
-    return Ask(list(items), thread="t", **more)
+    return CreateRequest(list(items), thread="t", **more)
 
 
 class Thread:
     """A thread.
 
     Attributes:
-        look: What the server holds.
+        snapshot: The thread as the server reads it.
         shown: Every item that its client has seen or sent, in order.
     """
 
     def __init__(self) -> None:
-        self.look = Look()
+        self.snapshot = ThreadSnapshot()
         self.shown: list[Item] = []
         self._turns = 0
         self._round = 0
 
-    def plan(self, request: Ask) -> Plan:
+    def intent(self, request: CreateRequest) -> Intent:
         """What a request asks of it."""
-        return plan_of(request, self.look)
+        return intent_of(request, self.snapshot)
 
     def turn(self, *reply: Item, asked: Sequence[Item], delivered: bool = True) -> Thread:
         """A client asks, and the agent replies."""
@@ -96,17 +96,17 @@ class Thread:
 
     def ask(self, *items: Item, tools: Sequence[str] = ("f",)) -> Thread:
         """A turn begins."""
-        plan = self.plan(ask(*items))
-        assert isinstance(plan, NewTurn)
-        return self.begin(plan, items, tools)
+        intent = self.intent(ask(*items))
+        assert isinstance(intent, StartTurn)
+        return self.begin(intent, items, tools)
 
-    def begin(self, plan: NewTurn, items: Sequence[Item] = (), tools: Sequence[str] = ("f",)) -> Thread:
-        """A turn begins as it was planned."""
+    def begin(self, intent: StartTurn, items: Sequence[Item] = (), tools: Sequence[str] = ("f",)) -> Thread:
+        """A turn begins with what a request asks."""
         self._turns += 1
         self._round = 0
         id = f"turn{self._turns}"
-        gone = set(plan.removals)
-        kept = [message for message in self.look.messages if message.id not in gone]
+        gone = set(intent.removals)
+        kept = [message for message in self.snapshot.messages if message.id not in gone]
         job = Job(
             turn_id=id,
             round=0,
@@ -119,12 +119,12 @@ class Thread:
             "/t",
             "",
             None,
-            question_digest(plan.messages),
-            tuple(str(message.id) for message in plan.messages),
+            question_digest(intent.messages),
+            tuple(str(message.id) for message in intent.messages),
             opened_at=float(self._turns),
         )
         self.shown += items
-        self.look = Look([*kept, *plan.messages], job, [], turn, [])
+        self.snapshot = ThreadSnapshot(True, [*kept, *intent.messages], job, [], turn, [])
         return self
 
     def reply(self, *items: Item, delivered: bool = True) -> Thread:
@@ -132,70 +132,73 @@ class Thread:
         response_id = f"resp_{self._turns}_{self._round}"
         messages = [message_from_item(item, response_id, index) for index, item in enumerate(items)]
         calls = {item["call_id"] for item in [*self.shown, *items] if item.get("type") == "function_call"}
-        self.shown += [wire_item(item, f"{response_id}:{index}", calls) for index, item in enumerate(items)]
+        self.shown += [output_item(item, f"{response_id}:{index}", calls) for index, item in enumerate(items)]
         asked = [item for item in items if item.get("type") == "mcp_approval_request"]
-        turn, job = self.look.turn, self.look.job
+        turn, job = self.snapshot.turn, self.snapshot.job
         assert turn is not None
         assert job is not None
         value = interrupt_value("mcp_approval", [approval_action(item) for item in asked], response_id)
         if not asked:
             turn = replace(turn, ended_at=9.0, delivered_at=10.0 if delivered else None)
-        self.look = replace(
-            self.look,
-            messages=[*self.look.messages, *messages],
+        self.snapshot = replace(
+            self.snapshot,
+            messages=[*self.snapshot.messages, *messages],
             job={**job, "ended": not asked, "response_id": response_id, "round": self._round},
-            questions=[Question("i", value)] if asked else [],
+            interrupts=[PendingInterrupt("i", value)] if asked else [],
             turn=turn,
         )
         return self
 
-    def record(self, plan: Answer) -> Thread:
+    def record(self, intent: AnswerApprovals) -> Thread:
         """Answers are in the ledger; the graph does not know of them yet."""
-        assert self.look.turn is not None
+        assert self.snapshot.turn is not None
         effects = [
             Effect(
-                EffectKey(self.look.turn.turn_id, self._round, "decision", item["approval_request_id"]),
+                EffectKey(self.snapshot.turn.turn_id, self._round, "decision", item["approval_request_id"]),
                 attempt=1,
                 worker="w",
                 claimed_at=5.0,
                 age=0.0,
                 outcome={"approve": item["approve"], "by": "person"},
             )
-            for item in plan.decisions
+            for item in intent.decisions
         ]
-        self.look = replace(self.look, effects=[*self.look.effects, *effects])
+        self.snapshot = replace(self.snapshot, effects=[*self.snapshot.effects, *effects])
         return self
 
-    def decide(self, plan: Answer, items: Sequence[Item] = ()) -> Thread:
+    def decide(self, intent: AnswerApprovals, items: Sequence[Item] = ()) -> Thread:
         """All that waits is answered, and the job goes on."""
-        self.record(plan)
+        self.record(intent)
         prefix = f"resp_{self._turns}_{self._round}:0:decision"
-        decisions = [message_from_item(item, prefix, index) for index, item in enumerate(plan.decisions)]
+        decisions = [message_from_item(item, prefix, index) for index, item in enumerate(intent.decisions)]
         self.shown += items
         self._round += 1
-        self.look = replace(
-            self.look, messages=[*self.look.messages, *decisions, *plan.more], questions=[], job=self.look.job
+        self.snapshot = replace(
+            self.snapshot,
+            messages=[*self.snapshot.messages, *decisions, *intent.extra_messages],
+            interrupts=[],
+            job=self.snapshot.job,
         )
         return self
 
     @property
     def texts(self) -> list[str]:
         """What its messages say."""
-        return [message.text for message in self.look.messages]
+        return [message.text for message in self.snapshot.messages]
 
 
-def sketch(plan: Plan) -> Any:
-    """A plan without what differs from one time to another."""
-    match plan:
-        case NewTurn(messages, removals):
+def sketch(intent: Intent) -> Any:
+    """An intent without what differs from one time to another."""
+    match intent:
+        case StartTurn(messages, removals):
             return ("new", _items(messages), removals)
-        case Answer(decisions, more):
+        case AnswerApprovals(decisions, extra_messages):
             return (
                 "answer",
                 [(each["approval_request_id"], each["approve"]) for each in decisions],
-                _items(more),
+                _items(extra_messages),
             )
-        case Attach(answered):
+        case Reattach(answered):
             return ("attach", answered)
 
 

@@ -16,14 +16,11 @@ from typing import Any
 import databricks_openai  # noqa: F401
 import langgraph.checkpoint.sqlite.aio
 
-from agent_server import graph as app_graph
-from agent_server.cli import ask, view_plain, view_terminal
-from agent_server.cli import loop as drive
-from agent_server.cli import prompts as answers
-from agent_server.cli import run as session
+from agent_server import graph
+from agent_server.cli import ask, loop, prompts, run, view_plain, view_terminal
 from agent_server.storage import storage
 
-__all__ = ["answers", "app_graph", "drive", "langgraph", "session", "storage", "view_plain", "view_terminal"]
+__all__ = ["graph", "langgraph", "loop", "prompts", "run", "storage", "view_plain", "view_terminal"]
 
 
 def main() -> None:

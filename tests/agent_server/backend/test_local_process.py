@@ -85,7 +85,8 @@ def test_the_script_is_installed(alone: Path) -> None:
 
 def test_a_killed_starter_leaves_one_that_is_found(alone: Path) -> None:
     directory = alone / "local"
-    code = "import os, sys; from agent_server import local; local._healthy = lambda port: os._exit(9); "
+    code = "import os, sys; from agent_server.backend import local_process as local; "
+    code += "local._healthy = lambda port: os._exit(9); "
     code += "local.ensure_local(local.Path(sys.argv[1]))"
     assert subprocess.run([sys.executable, "-c", code, directory], cwd=ROOT).returncode == 9
 

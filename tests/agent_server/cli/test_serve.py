@@ -132,7 +132,7 @@ def answers(url: str) -> bool:
 def test_a_stop_while_it_is_being_loaded_is_obeyed_where_an_exception_would_be_swallowed() -> None:
     loading = """
 import os, signal
-from agent_server import start
+from agent_server.cli import serve
 
 class Swallows:
     def __del__(self):
@@ -144,8 +144,8 @@ def load(options):
     Swallows()
     print("it went on")
 
-start._serve = load
-start.start_server([])
+serve._serve = load
+serve.start_server([])
 """
     done = subprocess.run(
         [sys.executable, "-c", loading], capture_output=True, text=True, timeout=PATIENCE_S, check=False

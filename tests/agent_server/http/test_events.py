@@ -1,4 +1,4 @@
-"""Events: a pure function of a leg's items, so that every replica numbers the same ones alike."""
+"""Events: a pure function of a response's items, so that every replica numbers the same ones alike."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ from agent_server.http.events import (
     SHORTEST_DELTA,
     Event,
     EventStream,
-    LegView,
+    ResponseSnapshot,
     deltas_of,
     response_of,
     sse,
 )
-from agent_server.http.output_items import wire_item
+from agent_server.http.output_items import output_item
 from databricks_supervisor.items import as_item
 from tests.support.items_strategies import any_items
 
 Item = dict[str, Any]
 
-QUEUED = LegView("resp_t_0", 1_750_000_000.5, "m", "thread", "queued")
+QUEUED = ResponseSnapshot("resp_t_0", 1_750_000_000.5, "m", "thread", "queued")
 ENDS = ("completed", "incomplete", "failed", "cancelled")
 
 
 def message(text: str, id: str = "m") -> Item:
     """A message as it is on the wire."""
     part = {"type": "output_text", "text": text}
-    return wire_item({"type": "message", "id": id, "role": "assistant", "content": [part]}, id, ())
+    return output_item({"type": "message", "id": id, "role": "assistant", "content": [part]}, id, ())
 
 
-def at(items: list[Item], status: str = "in_progress", **more: Any) -> LegView:
-    """A leg with these items."""
+def at(items: list[Item], status: str = "in_progress", **more: Any) -> ResponseSnapshot:
+    """A response with these items."""
     return replace(QUEUED, items=items, status=status, **more)
 
 
-def all_events(view: LegView, after: int = -1) -> list[Event]:
+def all_events(snapshot: ResponseSnapshot, after: int = -1) -> list[Event]:
     """What a client that comes now is sent."""
-    return list(EventStream(after).events(view))
+    return list(EventStream(after).events(snapshot))
 
 
 words = st.one_of(st.text(), st.text("ab é🙂\n", max_size=40))
 long_texts = st.builds(lambda text, times: text * times, words, st.integers(1, 400))
 wire_items = st.builds(
-    lambda given, number: wire_item(as_item(given), f"resp_1:{number}", {"a", "b"}),
+    lambda given, number: output_item(as_item(given), f"resp_1:{number}", {"a", "b"}),
     any_items,
     st.integers(0, 5),
 )
@@ -106,9 +106,9 @@ def test_a_leg_that_grows_has_the_events_of_the_whole(
     stream = EventStream()
     grown = list(stream.events(QUEUED))
     for step in sorted(min(step, len(items)) for step in steps):
-        view = at(items[:step])
-        grown += stream.events(view)
-        assert stream.keep_alive(view)["sequence_number"] == grown[-1]["sequence_number"]
+        snapshot = at(items[:step])
+        grown += stream.events(snapshot)
+        assert stream.keep_alive(snapshot)["sequence_number"] == grown[-1]["sequence_number"]
     grown += stream.events(at(items, status, response_id="resp_remote"))
     assert grown == all_events(at(items, status, response_id="resp_remote"))
 
@@ -116,14 +116,14 @@ def test_a_leg_that_grows_has_the_events_of_the_whole(
 @settings(deadline=None)
 @given(item_lists, st.sampled_from(ENDS), st.integers(0, 6))
 def test_every_cursor_gets_exactly_the_rest(items: list[Item], status: str, seen: int) -> None:
-    view = at(items, status)
-    events = all_events(view)
+    snapshot = at(items, status)
+    events = all_events(snapshot)
     for after in range(-1, len(events) + 1):
-        assert all_events(view, after) == events[after + 1 :]
+        assert all_events(snapshot, after) == events[after + 1 :]
     for after in range(-1, len(events)):
         stream = EventStream(after)
         early = list(stream.events(at(items[:seen])))
-        assert [*early, *stream.events(view)] == events[after + 1 :]
+        assert [*early, *stream.events(snapshot)] == events[after + 1 :]
 
 
 def test_a_keep_alive_repeats_the_number_that_the_client_has() -> None:
@@ -155,15 +155,15 @@ def test_a_pause_that_is_answered_in_part_is_not_the_end_of_the_sequence() -> No
 def test_every_event_passes_the_schema_and_json(items: list[Item], status: str, open_: bool) -> None:
     odd = [{"id": "a", "arguments": {"x": float("nan"), "y": "half \ud83d", "z": 10**30}}]
     failure = {"code": "x", "message": "half \ud83d"} if status == "failed" else None
-    view = at(items, status, pending=odd, open=open_, error=failure)
-    for event in all_events(view):
+    snapshot = at(items, status, pending=odd, open=open_, error=failure)
+    for event in all_events(snapshot):
         ResponsesAgentStreamEvent.model_validate(event)
         line = sse(event).encode()
         assert line.startswith(b"data: {")
         assert line.endswith(b"}\n\n")
         assert line.count(b"\n") == 2
         json.loads(line[6:], parse_constant=pytest.fail)
-    json.dumps(response_of(view), ensure_ascii=False, allow_nan=False).encode()
+    json.dumps(response_of(snapshot), ensure_ascii=False, allow_nan=False).encode()
 
 
 @settings(deadline=None)

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import BaseMessage
 
-from agent_server.http.errors import Fault
-from agent_server.http.intent import Answer, Attach, NewTurn, plan_of
+from agent_server.http.errors import ApiError
+from agent_server.http.intent import AnswerApprovals, Reattach, StartTurn, intent_of
 from databricks_supervisor.items import Item, items_from_message
 from tests.support.conversations import (
     Thread,
@@ -48,23 +48,23 @@ def items_of(messages: list[BaseMessage]) -> list[Item]:
 
 def asks_for(thread: Thread, *items: Item, **more: Any) -> list[Item]:
     """What is new in a request; nothing is replaced."""
-    plan = thread.plan(ask(*items, **more))
-    assert isinstance(plan, NewTurn)
-    assert plan.removals == []
-    return items_of(plan.messages)
+    intent = thread.intent(ask(*items, **more))
+    assert isinstance(intent, StartTurn)
+    assert intent.removals == []
+    return items_of(intent.messages)
 
 
 def replaces(thread: Thread, *items: Item, **more: Any) -> tuple[list[Item], list[str]]:
     """What is new in a request, and what the replaced messages said."""
-    plan = thread.plan(ask(*items, **more))
-    assert isinstance(plan, NewTurn)
-    by_id = {message.id: message.text for message in thread.look.messages}
-    return items_of(plan.messages), [by_id[id] for id in plan.removals]
+    intent = thread.intent(ask(*items, **more))
+    assert isinstance(intent, StartTurn)
+    by_id = {message.id: message.text for message in thread.snapshot.messages}
+    return items_of(intent.messages), [by_id[id] for id in intent.removals]
 
 
 def refusal(thread: Thread, *items: Item, **more: Any) -> str:
-    with pytest.raises(Fault) as caught:
-        thread.plan(ask(*items, **more))
+    with pytest.raises(ApiError) as caught:
+        thread.intent(ask(*items, **more))
     assert caught.value.status == 400
     return caught.value.message
 
@@ -138,7 +138,7 @@ def test_calls_of_the_agent_are_not_kept_twice() -> None:
     thread = Thread().turn(said("Wait."), call("c"), asked=[user("One")])
     assert asks_for(thread, call("c"), output("c")) == [output("c")]
     waiting = Thread().ask(user("One")).reply(request("a"))
-    assert sketch(waiting.plan(ask(request("a"), response("a")))) == ("answer", [("a", True)], [])
+    assert sketch(waiting.intent(ask(request("a"), response("a")))) == ("answer", [("a", True)], [])
 
 
 # ---- the same again
@@ -146,39 +146,39 @@ def test_calls_of_the_agent_are_not_kept_twice() -> None:
 
 def test_the_same_request_attaches_while_its_job_runs() -> None:
     thread = Thread().turn(said("First."), asked=[user("One")]).ask(user("Two"))
-    assert thread.plan(ask(*thread.shown)) == Attach()
-    assert thread.plan(ask(*thread.shown, conversation=True)) == Attach()
+    assert thread.intent(ask(*thread.shown)) == Reattach()
+    assert thread.intent(ask(*thread.shown, conversation=True)) == Reattach()
 
 
 def test_an_end_that_was_not_delivered_is_handed_out() -> None:
     thread = Thread().turn(said("First."), asked=[user("One")], delivered=False)
-    assert thread.plan(ask(user("One"))) == Attach()
-    assert thread.plan(ask(user("One"), conversation=True)) == Attach()
+    assert thread.intent(ask(user("One"))) == Reattach()
+    assert thread.intent(ask(user("One"), conversation=True)) == Reattach()
     assert asks_for(thread, user("Two")) == [user("Two")]
 
 
 def test_a_repeat_that_came_before_the_end_is_owed_that_end_and_one_that_came_after_is_asked_anew() -> None:
     thread = Thread().turn(said("First."), asked=[user("One")])
-    assert thread.look.turn is not None
-    delivered_at = thread.look.turn.delivered_at
+    assert thread.snapshot.turn is not None
+    delivered_at = thread.snapshot.turn.delivered_at
     assert delivered_at is not None
     for items in ([user("One")], thread.shown[:-1]):
         early = replace(ask(*items, conversation=True), arrived_at=delivered_at - 0.1)
-        assert thread.plan(early) == Attach()
+        assert thread.intent(early) == Reattach()
         late = replace(ask(*items, conversation=True), arrived_at=delivered_at + 0.1)
-        assert isinstance(thread.plan(late), NewTurn)
+        assert isinstance(thread.intent(late), StartTurn)
 
 
 def test_a_question_whose_turn_is_open_and_not_in_the_thread_yet_is_that_turn() -> None:
     thread = Thread().turn(said("First."), asked=[user("One")])
-    before = thread.look
+    before = thread.snapshot
     thread.ask(user("Two"))
-    thread.look = replace(before, turn=thread.look.turn)
-    plan = thread.plan(ask(user("Two")))
-    assert isinstance(plan, NewTurn)
-    assert plan.turn_id == "turn2"
-    other = thread.plan(ask(user("Three")))
-    assert isinstance(other, NewTurn)
+    thread.snapshot = replace(before, turn=thread.snapshot.turn)
+    intent = thread.intent(ask(user("Two")))
+    assert isinstance(intent, StartTurn)
+    assert intent.turn_id == "turn2"
+    other = thread.intent(ask(user("Three")))
+    assert isinstance(other, StartTurn)
     assert other.turn_id is None
 
 
@@ -239,16 +239,16 @@ def test_an_edit_keeps_the_outputs_that_it_brings_along() -> None:
 
 def test_an_older_response_is_gone_on_with() -> None:
     thread = two_turns()
-    first = thread.look.messages[1].id
+    first = thread.snapshot.messages[1].id
 
-    def belongs(id: str) -> bool:
-        return id in (thread.look.messages[0].id, first)
+    def belongs(message: BaseMessage) -> bool:
+        return message.id in (thread.snapshot.messages[0].id, first)
 
-    plan = plan_of(ask(user("Other")), thread.look, after=belongs)
-    assert isinstance(plan, NewTurn)
-    assert plan.removals == [message.id for message in thread.look.messages[2:]]
-    latest = plan_of(ask(user("Three")), thread.look, after=lambda id: not belongs(id))
-    assert isinstance(latest, NewTurn)
+    intent = intent_of(ask(user("Other")), thread.snapshot, of_previous=belongs)
+    assert isinstance(intent, StartTurn)
+    assert intent.removals == [message.id for message in thread.snapshot.messages[2:]]
+    latest = intent_of(ask(user("Three")), thread.snapshot, of_previous=lambda message: not belongs(message))
+    assert isinstance(latest, StartTurn)
     assert latest.removals == []
 
 
@@ -263,34 +263,34 @@ def waiting(*ids: str) -> Thread:
 def test_an_answer_alone_or_after_the_whole_conversation(approve: bool) -> None:
     thread = waiting("a")
     expected: Any = ("answer", [("a", approve)], [])
-    assert sketch(thread.plan(ask(response("a", approve)))) == expected
-    assert sketch(thread.plan(ask(*thread.shown, response("a", approve)))) == expected
+    assert sketch(thread.intent(ask(response("a", approve)))) == expected
+    assert sketch(thread.intent(ask(*thread.shown, response("a", approve)))) == expected
     careless = [
         {**item, "server_label": "", "arguments": '{ "to":"ann" }'} if "arguments" in item else item
         for item in thread.shown
     ]
-    assert sketch(thread.plan(ask(*careless, response("a", approve), conversation=True))) == expected
+    assert sketch(thread.intent(ask(*careless, response("a", approve), conversation=True))) == expected
 
 
 def test_an_answer_in_part_and_then_the_rest() -> None:
     thread = waiting("a", "b")
-    plan = thread.plan(ask(*thread.shown, response("a")))
-    assert isinstance(plan, Answer)
-    assert sketch(plan) == ("answer", [("a", True)], [])
-    thread.record(plan)
-    assert isinstance(thread.plan(ask(*thread.shown, response("a"))), Attach | Answer)
-    rest = thread.plan(ask(*thread.shown, response("a"), response("b", False)))
-    assert isinstance(rest, Answer)
+    intent = thread.intent(ask(*thread.shown, response("a")))
+    assert isinstance(intent, AnswerApprovals)
+    assert sketch(intent) == ("answer", [("a", True)], [])
+    thread.record(intent)
+    assert isinstance(thread.intent(ask(*thread.shown, response("a"))), Reattach | AnswerApprovals)
+    rest = thread.intent(ask(*thread.shown, response("a"), response("b", False)))
+    assert isinstance(rest, AnswerApprovals)
     assert ("b", False) in sketch(rest)[1]
-    assert sketch(thread.plan(ask(response("b", False)))) == ("answer", [("b", False)], [])
+    assert sketch(thread.intent(ask(response("b", False)))) == ("answer", [("b", False)], [])
 
 
 def test_an_answer_that_was_carried_out_is_followed_not_repeated() -> None:
     thread = waiting("a")
-    answer = thread.plan(ask(response("a")))
-    assert isinstance(answer, Answer)
+    answer = thread.intent(ask(response("a")))
+    assert isinstance(answer, AnswerApprovals)
     thread.decide(answer, [response("a")]).reply(said("Published."))
-    assert thread.plan(ask(response("a"))) == Attach("a")
+    assert thread.intent(ask(response("a"))) == Reattach("a")
     assert asks_for(thread, *thread.shown, user("Thanks")) == [user("Thanks")]
     assert asks_for(thread, user("Thanks")) == [user("Thanks")]
 
@@ -312,18 +312,18 @@ def test_a_message_instead_of_an_answer_is_a_new_question() -> None:
 
 def test_a_refusal_with_a_message_is_an_answer_with_more() -> None:
     thread = waiting("a")
-    plan = thread.plan(ask(*thread.shown, response("a", False), user("Rather not")))
-    assert sketch(plan) == ("answer", [("a", False)], [user("Rather not")])
+    intent = thread.intent(ask(*thread.shown, response("a", False), user("Rather not")))
+    assert sketch(intent) == ("answer", [("a", False)], [user("Rather not")])
 
 
 def test_an_id_that_a_service_uses_again_is_asked_again() -> None:
     thread = waiting("a")
-    answer = thread.plan(ask(response("a")))
-    assert isinstance(answer, Answer)
+    answer = thread.intent(ask(response("a")))
+    assert isinstance(answer, AnswerApprovals)
     thread.decide(answer, [response("a")]).reply(said("Published."))
     thread.ask(user("Again")).reply(request("a"))
     assert asks_for(thread, *thread.shown, user("No")) == [user("No")]
-    assert sketch(thread.plan(ask(*thread.shown, response("a")))) == ("answer", [("a", True)], [])
+    assert sketch(thread.intent(ask(*thread.shown, response("a")))) == ("answer", [("a", True)], [])
 
 
 # ---- outputs of the client's own functions
@@ -357,8 +357,8 @@ def test_outputs_that_are_known_are_left_out() -> None:
 def test_calls_and_approvals_of_one_pause_are_answered_together() -> None:
     thread = Thread().ask(user("One")).reply(call("c"), request("a"))
     assert "waits for approval of a" in refusal(thread, output("c"))
-    plan = thread.plan(ask(*thread.shown, response("a"), output("c")))
-    assert sketch(plan) == ("answer", [("a", True)], [output("c")])
+    intent = thread.intent(ask(*thread.shown, response("a"), output("c")))
+    assert sketch(intent) == ("answer", [("a", True)], [output("c")])
 
 
 def test_a_call_without_an_output_is_no_obstacle_for_a_new_question() -> None:
@@ -416,12 +416,12 @@ def conversations(draw: st.DrawFn) -> None:
 
     def check(*new: Item) -> Any:
         """Both clients ask for the same."""
-        narrow = thread.plan(ask(*new))
+        narrow = thread.intent(ask(*new))
         echo = careless(draw, thread.shown)
         speaks = any(item.get("role") == "assistant" for item in echo) or not echo
-        wide = thread.plan(ask(*echo, *new, conversation=not speaks or draw(st.booleans())))
+        wide = thread.intent(ask(*echo, *new, conversation=not speaks or draw(st.booleans())))
         assert sketch(wide) == sketch(narrow)
-        if isinstance(narrow, NewTurn):
+        if isinstance(narrow, StartTurn):
             assert narrow.removals == []
             assert sketch(narrow)[1] == list(new)
         return draw(st.sampled_from([narrow, wide]))
@@ -472,9 +472,9 @@ def test_a_request_that_is_sent_again_begins_nothing(data: st.DataObject) -> Non
     for number in range(data.draw(st.integers(1, 4))):
         thread.ask(user(f"Text {number}"))
         for _ in range(2):
-            again = thread.plan(ask(*thread.shown, conversation=True))
-            assert again == Attach()
+            again = thread.intent(ask(*thread.shown, conversation=True))
+            assert again == Reattach()
         thread.reply(said("Hm."), delivered=False)
-        assert thread.plan(ask(*thread.shown[:-1], conversation=True)) == Attach()
-        assert thread.look.turn is not None
-        thread.look = replace(thread.look, turn=replace(thread.look.turn, delivered_at=10.0))
+        assert thread.intent(ask(*thread.shown[:-1], conversation=True)) == Reattach()
+        assert thread.snapshot.turn is not None
+        thread.snapshot = replace(thread.snapshot, turn=replace(thread.snapshot.turn, delivered_at=10.0))

@@ -6,17 +6,18 @@ from typing import Any
 
 import pytest
 
-from agent_server.http.errors import Fault
-from agent_server.http.intent import Answer, NewTurn, plan_of
-from agent_server.http.request import Ask
-from agent_server.threads import Look
+from agent_server.http.errors import ApiError
+from agent_server.http.intent import AnswerApprovals, StartTurn, intent_of
+from agent_server.http.request import CreateRequest
+from agent_server.threads import ThreadSnapshot
 from databricks_supervisor import Job
 from databricks_supervisor.items import items_from_message, message_from_item
-from databricks_supervisor.ledger import Effect, EffectKey
+from databricks_supervisor.ledger import Effect, EffectKey, Turn
 
 Item = dict[str, Any]
 
 QUESTION = {"type": "message", "role": "user", "content": "Publish it?"}
+TURN = Turn("turn", "/t", "", None, "digest")
 CALL = {"type": "function_call", "call_id": "c", "name": "clock", "arguments": "{}"}
 OUTPUT = {"type": "function_call_output", "call_id": "c", "output": "12:00"}
 
@@ -37,7 +38,7 @@ def decided(id: str) -> Effect:
     return Effect(key, 1, "worker", 0.0, 0.0, {"approve": True, "by": "person"})
 
 
-def between_passes(status: str = "completed") -> Look:
+def between_passes(status: str = "completed") -> ThreadSnapshot:
     """A thread of two requests, one of them answered; the graph goes on with that and asks nothing at the moment."""
     messages = [
         message_from_item(QUESTION, "input", 0),
@@ -45,40 +46,46 @@ def between_passes(status: str = "completed") -> Look:
     ]
     job = Job(turn_id="turn", round=0, response_id="resp_1", status=status)
     effects = [decided("one")]
-    return Look(messages, job, [], None, effects)
+    return ThreadSnapshot(True, messages, job, [], TURN, effects)
 
 
 def test_the_rest_of_a_pause_is_answered_while_the_graph_goes_on_with_the_first_answer() -> None:
-    look = between_passes()
-    assert look.asked == {"two": None}
-    assert plan_of(Ask([answer("two")]), look) == Answer([answer("two")])
+    snapshot = between_passes()
+    assert snapshot.awaited == {"two": None}
+    assert intent_of(CreateRequest([answer("two")]), snapshot) == AnswerApprovals([answer("two")])
     everything = [QUESTION, request("one"), request("two"), answer("one"), answer("two")]
-    assert plan_of(Ask(everything, conversation=True), look) == Answer([answer("two")])
+    assert intent_of(CreateRequest(everything, conversation=True), snapshot) == AnswerApprovals(
+        [answer("two")]
+    )
 
 
 @pytest.mark.parametrize("status", ["new", "queued", "in_progress", "failed"])
 def test_a_job_that_may_say_more_waits_for_nobody(status: str) -> None:
-    look = between_passes(status)
-    assert look.asked == {}
-    with pytest.raises(Fault, match="Nothing is pending"):
-        plan_of(Ask([answer("two")]), look)
+    snapshot = between_passes(status)
+    assert snapshot.awaited == {}
+    with pytest.raises(ApiError, match="Nothing is pending"):
+        intent_of(CreateRequest([answer("two")]), snapshot)
 
 
 def test_what_is_given_twice_in_a_row_is_taken_once() -> None:
-    plan = plan_of(Ask([QUESTION, CALL, OUTPUT, CALL, OUTPUT]), Look())
-    assert items_of(plan) == ["message", "function_call", "function_call_output"]
+    intent = intent_of(CreateRequest([QUESTION, CALL, OUTPUT, CALL, OUTPUT]), ThreadSnapshot())
+    assert items_of(intent) == ["message", "function_call", "function_call_output"]
 
 
 def test_a_service_may_use_an_id_again_later_in_a_conversation() -> None:
     said = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Noon."}]}
-    plan = plan_of(Ask([QUESTION, CALL, OUTPUT, said, QUESTION, CALL, OUTPUT]), Look())
-    assert items_of(plan) == [
+    intent = intent_of(
+        CreateRequest([QUESTION, CALL, OUTPUT, said, QUESTION, CALL, OUTPUT]), ThreadSnapshot()
+    )
+    assert items_of(intent) == [
         *("message", "function_call", "function_call_output", "message"),
         *("message", "function_call", "function_call_output"),
     ]
 
 
-def items_of(plan: Any) -> list[str]:
+def items_of(intent: Any) -> list[str]:
     """Types of what is to be submitted."""
-    assert isinstance(plan, NewTurn)
-    return [item.get("type", "message") for message in plan.messages for item in items_from_message(message)]
+    assert isinstance(intent, StartTurn)
+    return [
+        item.get("type", "message") for message in intent.messages for item in items_from_message(message)
+    ]

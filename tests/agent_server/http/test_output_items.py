@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mlflow.types.responses_helpers import OutputItem
 from pydantic import ValidationError
 
-from agent_server.http.output_items import wire_item
+from agent_server.http.output_items import output_item
 from databricks_supervisor.items import as_item
 from tests.support.items_strategies import any_items, json_values, texts
 
@@ -31,8 +31,8 @@ CITATION = {
 
 
 def on_the_wire(item: Item, shown: tuple[str, ...] = ("c",)) -> Item:
-    """The item as it is sent, after MLflow's schema and JSON have had a look at it."""
-    made = wire_item(item, ID, shown)
+    """The item as it is sent, after MLflow's schema and JSON have read it."""
+    made = output_item(item, ID, shown)
     OutputItem.model_validate(made)
     assert json.loads(json.dumps(made, ensure_ascii=False, allow_nan=False).encode()) == made
     return made
@@ -127,11 +127,11 @@ def test_types_that_clients_do_not_know_are_shown_as_reasoning(item: Item, said:
 def test_any_item_becomes_one_that_the_schema_takes(given_item: Any, shown: set[str]) -> None:
     item = as_item(given_item)
     before = json.dumps(item)
-    made = wire_item(item, ID, shown)
+    made = output_item(item, ID, shown)
     OutputItem.model_validate(made)
     assert json.loads(json.dumps(made, ensure_ascii=False, allow_nan=False).encode()) == made
     assert json.dumps(item) == before, "the original stays as it is"
-    assert wire_item(json.loads(before), ID, sorted(shown)) == made, "the same everywhere"
+    assert output_item(json.loads(before), ID, sorted(shown)) == made, "the same everywhere"
 
 
 numbered = st.recursive(
@@ -247,9 +247,9 @@ def test_a_citation_without_a_title_is_named_by_its_address() -> None:
 
 def test_ids_are_made_of_the_id_of_the_message() -> None:
     nameless = {**MESSAGE, "id": None}
-    assert wire_item(nameless, "resp_1:0", ())["id"] == wire_item(nameless, "resp_1:0", ())["id"]
-    assert wire_item(nameless, "resp_1:0", ())["id"] != wire_item(nameless, "resp_1:1", ())["id"]
-    assert wire_item(MESSAGE, "resp_1:0", ())["id"] == "m"
+    assert output_item(nameless, "resp_1:0", ())["id"] == output_item(nameless, "resp_1:0", ())["id"]
+    assert output_item(nameless, "resp_1:0", ())["id"] != output_item(nameless, "resp_1:1", ())["id"]
+    assert output_item(MESSAGE, "resp_1:0", ())["id"] == "m"
 
 
 def test_what_nobody_could_write_as_json_is_mended() -> None:

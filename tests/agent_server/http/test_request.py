@@ -9,22 +9,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent_server.http.errors import Fault
-from agent_server.http.request import Ask, read_ask
+from agent_server.http.errors import ApiError
+from agent_server.http.request import CreateRequest, parse_request
 from tests.support.items_strategies import any_items, json_values
 
 HELLO = {"role": "user", "content": "Hi"}
 
 
-def read(body: Any, **headers: str) -> Ask:
+def read(body: Any, **headers: str) -> CreateRequest:
     """What is made of a body."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return read_ask(raw, {name.replace("_", "-"): value for name, value in headers.items()})
+    return parse_request(raw, {name.replace("_", "-"): value for name, value in headers.items()})
 
 
-def refused(body: Any, **headers: str) -> Fault:
+def refused(body: Any, **headers: str) -> ApiError:
     """How a body is refused."""
-    with pytest.raises(Fault) as caught:
+    with pytest.raises(ApiError) as caught:
         read(body, **headers)
     assert caught.value.status == 400
     assert caught.value.message.endswith("Nothing was submitted.")
@@ -35,8 +35,8 @@ def read_or_refuse(raw: bytes) -> bool:
     """Whether a body has items, or is the client's mistake."""
     try:
         return bool(read(raw).items)
-    except Fault as fault:
-        return fault.status == 400
+    except ApiError as error:
+        return error.status == 400
 
 
 def nested(levels: int) -> bytes:

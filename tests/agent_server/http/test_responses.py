@@ -1,4 +1,4 @@
-"""Legs: which of a turn's items one public id stands for, from effects that a real ledger recorded."""
+"""Responses: which of a turn's items one public id stands for, from effects that a real ledger recorded."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from langchain_core.messages import BaseMessage, ToolMessage
 
 from agent_server.http.responses import (
     Pause,
+    graph_request,
     items_between,
-    leg_id,
-    parse_leg_id,
+    parse_public_id,
     pauses_of,
-    rounds_of,
-    synthetic_request,
+    public_id,
 )
 from databricks_supervisor.approvals.decisions import record_decision
 from databricks_supervisor.items import Item, message_from_item
-from databricks_supervisor.ledger import EffectKey, MemoryLedger
+from databricks_supervisor.ledger import EffectKey, MemoryLedger, response_ids
 from databricks_supervisor.state import Decision
 from tests.support.conversations import request, response, said
 from tests.support.ledgers import Clock, new_turn
@@ -65,7 +64,7 @@ class Effects:
         return pauses_of(await self.ledger.effects("t"))
 
     async def rounds(self) -> dict[int, str]:
-        return rounds_of(await self.ledger.effects("t"))
+        return response_ids(await self.ledger.effects("t"))
 
 
 # ---- ids
@@ -73,23 +72,23 @@ class Effects:
 
 @settings(deadline=None)
 @given(st.from_regex(r"[0-9a-f]{1,32}", fullmatch=True), st.integers(0, 9999))
-def test_an_id_names_a_turn_and_a_leg(turn: str, index: int) -> None:
-    assert parse_leg_id(leg_id(turn, index)) == (turn, index)
+def test_an_id_names_a_turn_and_one_of_its_responses(turn: str, index: int) -> None:
+    assert parse_public_id(public_id(turn, index)) == (turn, index)
 
 
 @settings(deadline=None)
 @given(st.text())
 def test_whatever_is_asked_for_is_an_id_or_none(text: str) -> None:
     for id in (text, f"resp_{text}", f"resp_{text}_0", f"resp_t_{text}"):
-        named = parse_leg_id(id)
-        assert named is None or leg_id(*named) == id
+        named = parse_public_id(id)
+        assert named is None or public_id(*named) == id
 
 
 @pytest.mark.parametrize(
     "id", ["", "resp_", "resp_t", "resp__0", "resp_t_00", "resp_t_٣", "resp_t_-1", "resp_a\0_0"]
 )
 def test_what_is_no_id(id: str) -> None:
-    assert parse_leg_id(id) is None
+    assert parse_public_id(id) is None
 
 
 # ---- pauses
@@ -157,12 +156,12 @@ async def test_calls_of_one_attempt_are_asked_about_together() -> None:
 
 
 def test_what_stands_for_a_question_of_the_graph_can_be_shown() -> None:
-    item = synthetic_request("resubmit_1", {"name": "resubmit_job", "args": {"n": 1, "at": object}})
+    item = graph_request("resubmit_1", {"name": "resubmit_job", "args": {"n": 1, "at": object}})
     assert (item["type"], item["server_label"]) == ("mcp_approval_request", "supervisor")
     assert json.loads(item["arguments"])["n"] == 1
-    assert synthetic_request("x", {})["name"] == "repeat"
+    assert graph_request("x", {})["name"] == "repeat"
     one, other = {"name": "n", "args": {"a": 1, "b": 2}}, {"name": "n", "args": {"b": 2, "a": 1}}
-    assert synthetic_request("x", one) == synthetic_request("x", other)
+    assert graph_request("x", one) == graph_request("x", other)
 
 
 # ---- items
@@ -187,7 +186,7 @@ def turn_of(rounds: int) -> list[BaseMessage]:
     return found
 
 
-def test_decisions_and_other_turns_are_no_part_of_a_leg() -> None:
+def test_decisions_and_other_turns_are_no_part_of_a_response() -> None:
     found = items_between(turn_of(1), {0: "r0"}, 0, None)
     assert [id for id, _ in found] == ["r0:0", "r0:1", "r0:output:c0"]
 
@@ -206,13 +205,13 @@ def test_ids_that_begin_alike_are_told_apart() -> None:
 
 @settings(deadline=None)
 @given(st.integers(0, 5), st.sets(st.integers(0, 11)))
-def test_every_item_is_of_one_leg(rounds: int, positions: set[int]) -> None:
+def test_every_item_is_of_one_response(rounds: int, positions: set[int]) -> None:
     messages, ids = turn_of(rounds), {round_: f"r{round_}" for round_ in range(rounds)}
     borders = [0, *sorted(positions), None]
-    legs = [
+    responses = [
         items_between(messages, ids, start, end)
         for start, end in itertools.pairwise(borders)
         if start is not None
     ]
-    assert [each for leg in legs for each in leg] == items_between(messages, ids, 0, None)
-    assert len({id for leg in legs for id, _ in leg}) == 3 * rounds
+    assert [each for response in responses for each in response] == items_between(messages, ids, 0, None)
+    assert len({id for response in responses for id, _ in response}) == 3 * rounds

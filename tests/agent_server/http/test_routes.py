@@ -327,7 +327,7 @@ def test_no_header_is_too_odd(
 names = st.one_of(
     st.text(st.characters(exclude_characters="/"), min_size=1).filter(lambda text: text not in (".", "..")),
     st.builds(
-        lambda turn, leg: f"resp_{turn}_{leg}".replace("/", ""),
+        lambda turn, index: f"resp_{turn}_{index}".replace("/", ""),
         st.text(),
         st.one_of(st.integers(), st.text()),
     ),

@@ -16,9 +16,10 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, empty_checkpoint
 from psycopg.conninfo import conninfo_to_dict
 
 from agent_server.errors import StateError
+from agent_server.storage.check import check_state
 from agent_server.storage.lakebase import Lakebase
 from agent_server.storage.storage import POOL_SIZE, open_ledger, open_storage
-from agent_server.storage.url import LakebaseUrl, check_state, describe_state, parse_lakebase
+from agent_server.storage.url import LakebaseUrl, describe_state, parse_lakebase
 from databricks_supervisor.ledger import NewTurn
 from databricks_supervisor.ledger.url import POSTGRES_CONNECTIONS
 from tests.support.postgres import PostgresServer

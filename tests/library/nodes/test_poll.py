@@ -492,7 +492,7 @@ async def test_who_may_not_read_the_job_keeps_the_turn(
     status: int, kind: type[ServiceError], gets: int, again: str
 ) -> None:
     async with scene(retrieves=[refusal(status, "no")] * gets + [DONE]) as s:
-        with pytest.raises(kind, match="the thread still knows it") as raised:
+        with pytest.raises(kind, match="the thread still has its id") as raised:
             await s.ask()
         assert raised.value.status_code == status
         assert len(s.service.gets) == gets

@@ -150,7 +150,7 @@ async def _health_under_streams(url: str) -> float:
 
 
 def measure(url: str, seconds: float) -> dict[str, float]:
-    """In a process of its own, which reads no stream: how long `/health` takes."""
+    """In a fresh process, which reads no stream: the duration of `/health`."""
     took = []
     ends = time.monotonic() + seconds
     with httpx.Client(trust_env=False, timeout=120) as http:

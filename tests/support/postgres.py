@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,6 +65,13 @@ class PostgresServer:
             row = found.fetchone()
             assert row is not None
             return int(row[0])
+
+    def wait_unused(self, url: str) -> None:
+        """Wait until nobody is connected: the server sees the end of a connection a moment after its client."""
+        deadline = time.monotonic() + 20
+        while left := self.connections(url):
+            assert time.monotonic() < deadline, f"{left} connections are still open"
+            time.sleep(0.01)
 
     def _execute(self, statement: str, name: str) -> None:
         with psycopg.connect(self._server.get_uri(), autocommit=True) as connection:

@@ -1,4 +1,4 @@
-"""Finds the ledger of a checkpointer: both must be kept for the same time.
+"""Finds the ledger of a checkpointer: both must have the same lifetime.
 
 A ledger that outlives its checkpoints would answer a new question with an old turn; one that is lost before them no
 longer knows what was submitted.

@@ -71,13 +71,8 @@ class CallRecord:
         if self.awaits_result:
             return self.request
         if self.call is None and self.request is not None and self.output is not None:
-            name, arguments = self.request["name"], self.request["arguments"]
-            return {
-                "type": "function_call",
-                "call_id": self.request["id"],
-                "name": name,
-                "arguments": arguments,
-            }
+            fields = {key: self.request[key] for key in ("name", "arguments")}
+            return {"type": "function_call", "call_id": self.request["id"], **fields}
         return self.call
 
     def end(self) -> Item | None:

@@ -13,7 +13,7 @@ from ..errors import LedgerVersionError
 SCHEMA_VERSION = 3
 """Version of the tables that this release reads and writes."""
 
-_SET_UP_LOCK = 0x5355_5056_4C44_4752  # Postgres advisory lock; any constant that nobody else uses
+_SET_UP_LOCK = 0x5355_5056_4C44_4752  # key of the Postgres advisory lock: an arbitrary constant
 
 metadata = sa.MetaData()
 

@@ -179,6 +179,363 @@ async def test_a_body_that_did_not_change_is_not_parsed_again(monkeypatch: pytes
     assert parsed.count(RUNNING.raw) == 1
 
 
+<<<<<<< .merge_file_h2xg0Q
+=======
+# ---- how a job ends
+
+
+FAILED: list[tuple[str, Answer, type[Exception], str]] = [
+    ("failed", response("failed", error={"code": "E", "message": "it broke"}), JobFailedError, "E: it broke."),
+    ("failed without a word", response("failed", error=None), JobFailedError, "no explanation was given."),
+    ("failed in words", response("failed", error="it broke!"), JobFailedError, "failed: it broke!"),
+    ("cancelled", response("cancelled"), JobCancelledError, "was cancelled."),
+    (
+        "incomplete",
+        response("incomplete", incomplete_details={"reason": "max_output_tokens"}),
+        JobIncompleteError,
+        "ended incomplete (max_output_tokens) before it delivered anything.",
+    ),
+    ("incomplete without a reason", response("incomplete"), JobIncompleteError, "(no reason given)"),
+    (
+        "an error inside completed",
+        response("completed", error={"error_code": "TIMEOUT", "message": "too slow"}),
+        JobFailedError,
+        "TIMEOUT: too slow.",
+    ),
+    ("nothing", response("completed"), JobFailedError, "completed without any output."),
+    (
+        "no login",
+        response(
+            "completed",
+            error={"message": "Credential for user identity a is not found for the connection web. Please login "
+            "first to the connection by visiting https://workspace/web"},
+        ),
+        JobFailedError,
+        "Log in to the connection at the address above",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("answer", "kind", "said"), [f[1:] for f in FAILED], ids=[f[0] for f in FAILED])
+async def test_a_job_that_ends_without_its_answer_is_an_error_that_says_so(
+    answer: Answer, kind: type[Any], said: str
+) -> None:
+    async with scene(retrieves=[RUNNING, answer]) as s:
+        with pytest.raises(kind) as raised:
+            await s.ask()
+        assert (await s.turn()).ended_at is not None
+        assert await s.texts() == ["How much?"]
+    assert said in str(raised.value)
+    assert "resp_1" in str(raised.value)
+    assert "Send the message again to start a new job" in str(raised.value)
+    assert raised.value.response_id == "resp_1"
+    assert raised.value.status == answer.body["status"]
+
+
+@pytest.mark.parametrize(("answer", "kind", "said"), [f[1:] for f in FAILED], ids=[f[0] for f in FAILED])
+async def test_a_job_that_had_ended_at_submit_is_the_same_error(
+    answer: Answer, kind: type[Exception], said: str
+) -> None:
+    async with scene([answer], [answer]) as s:
+        with pytest.raises(kind):
+            await s.ask()
+    assert (len(s.service.posts), len(s.service.gets)) == (1, 1)
+
+
+async def test_after_a_failed_job_the_same_question_is_a_new_job() -> None:
+    creates = [response("queued"), response("queued", id="resp_2")]
+    retrieves = [response("failed"), response("completed", message("42"), id="resp_2")]
+    async with scene(creates, retrieves) as s:
+        with pytest.raises(JobFailedError):
+            await s.ask()
+        await s.ask()
+        assert await s.texts() == ["How much?", "How much?", "42"]
+    assert len(s.service.posts) == 2
+
+
+async def test_a_failed_job_says_the_same_when_the_thread_is_resumed() -> None:
+    async with scene(retrieves=[response("failed", error="it broke")]) as s:
+        for go in (s.ask, s.resume, s.resume):
+            with pytest.raises(JobFailedError, match="it broke"):
+                await go()
+    assert len(s.service.gets) == 1
+
+
+async def test_what_a_failed_job_delivered_is_kept() -> None:
+    retrieves = [
+        response("in_progress", message("one")),
+        response("failed", message("one"), message("two", "m2")),
+    ]
+    async with scene(retrieves=retrieves) as s:
+        with pytest.raises(JobFailedError, match="What it delivered before is in the thread"):
+            await s.ask()
+        assert await s.texts() == ["How much?", "one", "two"]
+
+
+async def test_an_incomplete_job_that_delivered_something_is_a_partial_answer() -> None:
+    partial = message("forty", "m1", "incomplete")
+    async with scene(retrieves=[response("incomplete", partial)]) as s:
+        await s.ask()
+        assert await s.texts() == ["How much?", "forty"]
+        assert (await s.job())["status"] == "incomplete"
+        assert (await s.turn()).ended_at is not None
+
+
+async def test_a_status_that_nobody_has_heard_of_is_waited_for() -> None:
+    async with scene(retrieves=[response("thinking"), response("dreaming"), DONE]) as s:
+        await s.ask()
+        assert await s.texts() == ANSWERED
+
+
+# ---- the deadline
+
+
+async def test_a_job_that_is_not_done_at_its_deadline_is_given_up() -> None:
+    async with scene(retrieves=[response("thinking")], polling=10, deadline_s=60) as s:
+        with pytest.raises(
+            JobTimeoutError, match=r"still 'thinking' after 1 minutes.*look once more"
+        ) as raised:
+            await s.ask()
+        assert (raised.value.response_id, raised.value.status) == ("resp_1", "thinking")
+        assert 60 < s.time.elapsed <= 80
+        assert (await s.job())["failure"]["kind"] == "JobTimeoutError"
+        assert (await s.turn()).ended_at is not None
+
+
+async def test_the_default_deadline_is_a_little_over_half_an_hour() -> None:
+    async with scene(retrieves=[RUNNING]) as s:
+        with pytest.raises(JobTimeoutError):
+            await s.ask()
+    assert 32 * 60 < s.time.elapsed < 33 * 60
+
+
+async def test_a_job_that_was_given_up_is_looked_at_once_more_on_resume() -> None:
+    async with scene(retrieves=[RUNNING], deadline_s=60) as s:
+        with pytest.raises(JobTimeoutError):
+            await s.ask()
+        polls = len(s.service.gets)
+        with pytest.raises(JobTimeoutError):
+            await s.resume()
+        assert len(s.service.gets) == polls + 1
+        s.service.retrieves[:] = [DONE]
+        await s.resume()
+        assert await s.texts() == ANSWERED
+        assert (await s.job())["failure"] is None
+    assert len(s.service.posts) == 1
+
+
+async def test_the_same_question_after_the_deadline_is_a_new_job() -> None:
+    creates = [response("queued"), response("queued", id="resp_2")]
+    async with scene(creates, [RUNNING], deadline_s=60) as s:
+        with pytest.raises(JobTimeoutError):
+            await s.ask()
+        s.service.retrieves[:] = [response("completed", message("42"), id="resp_2")]
+        await s.ask()
+        assert (await s.texts())[-1] == "42"
+    assert len(s.service.posts) == 2
+
+
+async def stopped(s: Scene) -> None:
+    """A run that was cancelled while its job ran."""
+    polled = asyncio.Event()
+    s.time.on_sleep = lambda _: polled.set() if s.service.gets else None
+    run = asyncio.ensure_future(s.ask())
+    await polled.wait()
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    s.time.on_sleep = None
+
+
+async def test_a_thread_that_is_resumed_a_week_later_asks_first_and_delivers() -> None:
+    async with scene(retrieves=[RUNNING]) as s:
+        await stopped(s)
+        s.time.forward(WEEK_S)
+        s.service.retrieves[:] = [DONE]
+        await s.resume()
+        assert await s.texts() == ANSWERED
+    assert len(s.service.posts) == 1
+
+
+async def test_items_that_came_after_the_deadline_are_delivered_before_it_counts() -> None:
+    async with scene(retrieves=[RUNNING]) as s:
+        await stopped(s)
+        s.time.forward(WEEK_S)
+        s.service.retrieves[:] = [response("in_progress", message("one"))]
+        with pytest.raises(JobTimeoutError):
+            await s.resume()
+        assert await s.texts() == ["How much?", "one"]
+
+
+async def test_the_deadline_does_not_count_while_the_service_cannot_be_asked() -> None:
+    async with scene(retrieves=[refusal(503)] * 8 + [DONE], deadline_s=10) as s:
+        await s.ask()
+        assert await s.texts() == ANSWERED
+    assert s.time.elapsed > 60
+
+
+# ---- what may pass
+
+
+PASSING = {
+    **{str(status): refusal(status) for status in (408, 425, 429, 500, 502, 503, 504)},
+    "dropped before the request was read": Answer(drop="unread"),
+    "dropped before the answer": Answer(drop="unanswered"),
+    "dropped in the answer": Answer(body=DONE.body, drop="halfway"),
+    "garbage": Answer(body=b"<html>OK</html>"),
+    "nothing": Answer(body=b""),
+    "a list": Answer(body=[]),
+    "no id": Answer(body={"status": "completed", "output": []}),
+}
+
+
+@pytest.mark.parametrize("answer", PASSING.values(), ids=PASSING.keys())
+async def test_a_read_that_fails_is_repeated_with_longer_and_longer_pauses(answer: Answer) -> None:
+    tries = 2 if answer.drop in ("unread", "unanswered") else 1  # Once more at once, on a fresh connection.
+    async with scene(retrieves=[answer] * 4 * tries + [DONE]) as s:
+        await s.ask()
+        assert await s.texts() == ANSWERED
+    assert s.time.slept == [0.3, 0.5, 1.0, 2.0, 4.0]
+    assert len(s.service.posts) == 1
+
+
+async def test_a_success_resets_the_pauses() -> None:
+    async with scene(retrieves=[refusal(503), refusal(503), RUNNING, refusal(503), DONE]) as s:
+        await s.ask()
+    assert s.time.slept[1:3] == [0.5, 1.0]
+    assert s.time.slept[-1] == 0.5
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_retry_after_is_obeyed(status: int) -> None:
+    async with scene(retrieves=[refusal(status, headers={"Retry-After": "17"}), DONE]) as s:
+        await s.ask()
+    assert s.time.elapsed == pytest.approx(17.3)
+
+
+async def test_retry_after_is_obeyed_as_a_date() -> None:
+    in_a_minute = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
+    async with scene(retrieves=[refusal(429, headers={"Retry-After": in_a_minute}), DONE]) as s:
+        await s.ask()
+    assert 50 < s.time.elapsed <= 60.3
+
+
+async def test_a_read_that_takes_too_long_is_repeated() -> None:
+    never = asyncio.Event()
+    async with scene(retrieves=[Answer(until=never), DONE], retrieve_timeout_s=0.02) as s:
+        await s.ask()
+        assert await s.texts() == ANSWERED
+
+
+async def test_a_service_that_stays_away_ends_the_run_and_keeps_the_turn() -> None:
+    async with scene(retrieves=[refusal(503, "maintenance")], unreachable_after_s=120) as s:
+        with pytest.raises(
+            ServiceUnavailableError, match=r"could not be read for .*nothing was lost"
+        ) as raised:
+            await s.ask()
+        assert "maintenance" in str(raised.value)
+        assert 120 < s.time.elapsed < 160
+        assert (await s.turn()).ended_at is None
+        s.service.retrieves[:] = [DONE]
+        await s.resume()
+        assert await s.texts() == ANSWERED
+    assert len(s.service.posts) == 1
+
+
+async def test_the_same_question_after_a_service_was_away_finds_its_job() -> None:
+    async with scene(retrieves=[Answer(drop="unread")], unreachable_after_s=20) as s:
+        with pytest.raises(ServiceUnavailableError):
+            await s.ask()
+        s.service.retrieves[:] = [DONE]
+        await s.ask()
+        assert await s.texts() == ANSWERED
+    assert len(s.service.posts) == 1
+
+
+# ---- who asks
+
+
+async def test_credentials_that_went_stale_are_refreshed_once_and_nobody_notices() -> None:
+    async with scene(retrieves=[RUNNING, refusal(401), RUNNING, refusal(401), DONE]) as s:
+        await s.ask()
+        assert await s.texts() == ANSWERED
+    assert s.identities == [None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "gets"), [(401, AuthenticationError, 2), (403, PermissionDeniedError, 1)]
+)
+@pytest.mark.parametrize("again", ["ask", "resume"])
+async def test_who_may_not_read_the_job_keeps_the_turn(
+    status: int, kind: type[ServiceError], gets: int, again: str
+) -> None:
+    async with scene(retrieves=[refusal(status, "no")] * gets + [DONE]) as s:
+        with pytest.raises(kind, match="the thread still has its id") as raised:
+            await s.ask()
+        assert raised.value.status_code == status
+        assert len(s.service.gets) == gets
+        assert (await s.turn()).ended_at is None
+        await (s.ask() if again == "ask" else s.resume())
+        assert await s.texts() == ANSWERED
+    assert len(s.service.posts) == 1
+
+
+# ---- what is final
+
+
+async def test_a_job_that_is_not_found_yet_may_be_found_in_a_moment() -> None:
+    async with scene(retrieves=[refusal(404)] * 5 + [DONE]) as s:
+        await s.ask()
+        assert await s.texts() == ANSWERED
+    assert 5 <= s.time.elapsed <= 10
+
+
+async def test_a_job_that_stays_lost_is_given_up() -> None:
+    async with scene(retrieves=[refusal(404)], not_found_grace_s=10) as s:
+        with pytest.raises(
+            JobNotFoundError, match=r"Job resp_1 not found \(404\): it expired or was deleted"
+        ):
+            await s.ask()
+        assert 10 <= s.time.elapsed <= 12
+        assert (await s.turn()).ended_at is not None
+        for go in (s.resume, s.resume):
+            with pytest.raises(JobNotFoundError):
+                await go()
+    assert len(s.service.gets) <= 12
+
+
+async def test_without_a_grace_a_lost_job_is_given_up_at_once() -> None:
+    async with scene(retrieves=[refusal(404)], not_found_grace_s=0) as s:
+        with pytest.raises(JobNotFoundError):
+            await s.ask()
+    assert len(s.service.gets) == 1
+
+
+async def test_what_a_lost_job_had_delivered_is_kept() -> None:
+    async with scene(retrieves=[response("in_progress", message("one")), refusal(404)]) as s:
+        with pytest.raises(JobNotFoundError, match="still has everything it delivered"):
+            await s.ask()
+        assert await s.texts() == ["How much?", "one"]
+
+
+@pytest.mark.parametrize("status", [410, 501])
+async def test_a_service_that_retired_while_the_job_ran_names_the_alternatives(status: int) -> None:
+    async with scene(retrieves=[RUNNING, refusal(status, "The Supervisor API has ended")]) as s:
+        with pytest.raises(ServiceRetiredError, match="an agent on Databricks Apps, OpenAI") as raised:
+            await s.ask()
+        assert raised.value.status_code == status
+        assert (await s.turn()).ended_at is not None
+    assert len(s.service.gets) == 2
+
+
+async def test_any_other_refusal_ends_the_turn() -> None:
+    async with scene(retrieves=[refusal(400, "no such thing")]) as s:
+        with pytest.raises(RequestRejectedError, match="no such thing"):
+            await s.ask()
+        assert (await s.turn()).ended_at is not None
+
+
+>>>>>>> .merge_file_kUFXTi
 # ---- others
 
 

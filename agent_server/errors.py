@@ -1,4 +1,4 @@
-"""What can stop the app before the library is asked anything, and the exit code of every error.
+"""Errors of the app itself, and the exit code of every error.
 
 Exit codes of ``ask``:
 
@@ -31,7 +31,7 @@ class Exit(IntEnum):
 
 
 class AppError(Exception):
-    """Something that stops the app, in words for its user."""
+    """The app cannot do what it was started for; the message is for its user."""
 
     exit = Exit.SERVICE
 
@@ -43,7 +43,7 @@ class UsageError(AppError):
 
 
 class InvalidInputError(UsageError):
-    """The question cannot be asked. Nothing was submitted."""
+    """The question cannot be submitted."""
 
 
 class NotReachableError(AppError):

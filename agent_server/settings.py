@@ -23,7 +23,7 @@ class SettingError(UsageError):
 
 
 class AppSettings(BaseSettings):
-    """What can be set about the app.
+    """The settings.
 
     Attributes:
         backend: Which service answers: ``"supervisor"``, ``"apps/NAME"`` or ``"openai"``.
@@ -34,11 +34,11 @@ class AppSettings(BaseSettings):
         poll_interval: ``"auto"``, or seconds between two polls of a job.
         state_url: Where checkpoints and ledger are kept; see :mod:`agent_server.storage.url`.
         require_approval: Which MCP tool calls a person must approve, in OpenAI's vocabulary.
-        on_unknown_submission: What happens when nobody knows whether a question arrived.
+        on_unknown_submission: What happens when it is unknown whether a question arrived.
         create_timeout_s: Time-out of the request that submits a job, in seconds.
         durability: ``"sync"`` writes each checkpoint before the next step; ``"inherit"`` leaves it to LangGraph.
         tools: Which list of :mod:`agent_server.tools` is used.
-        ui: Whether the server hands on what is meant for the chat UI; ``start-app`` sets it.
+        ui: Whether the server passes requests for the chat UI on to it; ``start-app`` sets it.
         ui_dir: Folder of the chat UI.
     """
 
@@ -140,7 +140,7 @@ def load_settings(**overrides: Any) -> AppSettings:
         problem = error.errors(include_url=False)[0]
     except (UnicodeDecodeError, OSError) as unreadable:
         raise SettingError(f"{Path('.env').resolve()} cannot be read: {unreadable}") from None
-    if not problem["loc"]:  # Two that contradict each other: the text names them.
+    if not problem["loc"]:  # Two settings contradict each other: the text names them.
         raise SettingError(f"{problem['msg'].removeprefix('Value error, ')}.")
     name = str(problem["loc"][0])
     shown = "" if name == "state_url" else f"={str(problem.get('input'))[:80]}"

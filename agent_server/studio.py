@@ -37,7 +37,7 @@ async def checkpointer() -> AsyncIterator[BaseCheckpointSaver[Any]]:
         saver, delete = storage.saver, storage.saver.adelete_thread
 
         async def delete_both(thread_id: str) -> None:
-            # LangGraph's server knows the checkpoints alone; a ledger that outlives them repeats old answers.
+            # LangGraph's server deletes checkpoints alone; a ledger that is left would give old answers again.
             await storage.ledger.delete_thread(thread_id)
             await delete(thread_id)
 

@@ -154,7 +154,7 @@ def find_backend(settings: AppSettings, *, check: bool = True) -> Backend:
 
 
 def _in_background(work: Callable[[], T], name: str) -> Future[T]:
-    """Run a function on a daemon thread: unlike an executor's, it never holds the end of the process."""
+    """Run a function on a daemon thread, which unlike an executor's never keeps the process from ending."""
     future: Future[T] = Future()
 
     def run() -> None:
@@ -180,7 +180,7 @@ def _build_local(port: int, token: str | None) -> AsyncOpenAI:
 def _supervisor_client(host: str, token: str) -> AsyncOpenAI:
     from databricks_supervisor.client.pool import workspace_client
 
-    # "pat": with the client id and secret of an app in the environment, a token alone would be one too many.
+    # "pat": the environment may have the client id and secret of an app too, and the SDK refuses two logins.
     return workspace_client(_connect_workspace(host=host, token=token, auth_type="pat").config)
 
 
@@ -191,7 +191,7 @@ def _build_app(name: str) -> AsyncOpenAI:
     url = workspace.apps.get(name=name).url
     if not url:
         raise ValueError(f"It has no URL: is the app {name} deployed?")
-    # An app's proxy sends those who are not logged in to a page: a redirect is a refusal.
+    # An app's proxy redirects who is not logged in to a page: a redirect is a refusal.
     client: AsyncOpenAI = AsyncDatabricksOpenAI(
         workspace_client=workspace, base_url=url.rstrip("/"), follow_redirects=False, max_retries=0
     )
@@ -208,7 +208,7 @@ def _connect_workspace(**options: Any) -> WorkspaceClient:
     from databricks.sdk import WorkspaceClient
     from databricks.sdk.core import Config
 
-    # Without these a host that does not answer blocks for five minutes (BASELINE: Client facts).
+    # Without these a host that does not answer blocks for five minutes.
     return WorkspaceClient(config=Config(retry_timeout_seconds=2, http_timeout_seconds=5, **options))
 
 

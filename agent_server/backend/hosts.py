@@ -1,4 +1,4 @@
-"""Hosts that are configured: which workspace, whether it is an address, whether somebody listens there."""
+"""Configured hosts: which workspace, whether it is an address, whether it accepts connections."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def without_user(url: str) -> str:
 
 
 def check_listening(setting: str, host: str) -> None:
-    """Ask the host for a connection, before seconds are spent on loading an SDK, which is patient.
+    """Connect to the host once, before seconds are spent on loading an SDK, which would try for minutes.
 
     Raises:
         NotReachableError: It does not accept connections.
@@ -87,7 +87,7 @@ def check_listening(setting: str, host: str) -> None:
         except OSError as error:
             outcome.append(error.strerror or str(error) or type(error).__name__)
 
-    # On a thread: looking a name up has no time-out of its own.
+    # On a thread: a name look-up has no time-out of its own.
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
     thread.join(REACHABLE_WITHIN_S)
@@ -99,7 +99,7 @@ def check_listening(setting: str, host: str) -> None:
 
 
 def _shake_hands(connection: socket.socket, name: str) -> None:
-    """Whether somebody answers. Nothing is sent, so who it is does not matter here: the client checks that."""
+    """A TLS handshake. Nothing is sent, so the certificate does not matter here: the client checks it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.wrap_socket(connection, server_hostname=name).close()

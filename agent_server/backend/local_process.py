@@ -1,7 +1,7 @@
 """The local supervisor as a detached process: started once for a directory, found again, kept alive.
 
-Whoever starts it takes a file lock and hands it on to the process, which holds it for as long as it lives.
-So there is never a second one on the same data, whoever is killed and when.
+The starter takes a file lock and passes it on to the process, which holds it until it ends. So there are never two
+on the same data, whichever process is killed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def ensure_local(directory: Path = DIRECTORY) -> int:
 
 
 def keep_local(directory: Path = DIRECTORY) -> None:
-    """Keep it alive for as long as this process lives: it ends by itself when nobody needs it."""
+    """Keep it alive for as long as this process lives: without requests it ends by itself."""
     directory = directory.absolute()
     if directory in _kept:
         return
@@ -87,12 +87,9 @@ def _ensure(directory: Path) -> int:
 
 def _start(directory: Path, port: int) -> subprocess.Popen[bytes] | None:
     """Start the process, unless there is one."""
-    lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    if (lock := _lock(directory)) is None:
+        return None
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return None
         (directory / "port").unlink(missing_ok=True)
         command = [sys.executable, "-P", "-m", "local_supervisor", "--data", str(directory)]
         command += ["--port", str(port), "--port-file", str(directory / "port")]
@@ -112,17 +109,23 @@ def _start(directory: Path, port: int) -> subprocess.Popen[bytes] | None:
 
 
 def _holds(directory: Path) -> bool:
-    """Whether a process of this directory lives: another one may have got the port of one that is gone."""
+    """Whether the directory's process lives: after its end another program may have taken its port."""
+    if (lock := _lock(directory)) is None:
+        return True
+    (directory / "port").unlink(missing_ok=True)
+    os.close(lock)
+    return False
+
+
+def _lock(directory: Path) -> int | None:
+    """The file lock of the directory, to be closed again; ``None`` if a process has it."""
     lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
-    else:
-        (directory / "port").unlink(missing_ok=True)
-        return False
-    finally:
         os.close(lock)
+        return None
+    return lock
 
 
 def _address(directory: Path) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Users' own credentials: each job is submitted and read with the token of the user who asked for it.
+"""Users' own credentials: each job is submitted and read with the token of its user.
 
 Databricks Apps send it with each request (``x-forwarded-access-token``). It cannot be refreshed here and may
 end during a job; the next request of that user brings another one. Tokens are kept in memory alone.
@@ -22,11 +22,10 @@ MOST_USERS = 10_000
 class UserTokens:
     """The latest token of each user that this process has seen.
 
-    May be used from any thread. It is never stored: it cannot be pickled or copied, and does not show what it
-    holds.
+    May be used from any thread. It cannot be pickled or copied, and its ``repr`` shows no token.
 
     Args:
-        most: So many users; who was not seen for longest is forgotten first.
+        most: How many users; the one who was not seen for longest is forgotten first.
 
     Example:
         >>> tokens = UserTokens()
@@ -44,14 +43,14 @@ class UserTokens:
         self._tokens: OrderedDict[str, str] = OrderedDict()
 
     def remember(self, user: str, token: str) -> bool:
-        """Keep the token that came with a request, in the place of an earlier one.
+        """Keep the token that came with a request, in place of an earlier one.
 
         Args:
             user: The user's name, which is the identity of the user's runs.
-            token: What ``x-forwarded-access-token`` said.
+            token: The value of ``x-forwarded-access-token``.
 
         Returns:
-            Whether it is another one than before: clients that were built from that are stale.
+            Whether it is a new one, so that clients with the one before are stale.
 
         Raises:
             ValueError: The user or the token is blank.

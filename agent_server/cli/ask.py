@@ -70,14 +70,7 @@ def ask(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line.
-
-    Args:
-        arguments: Without the program's name; ``None`` takes those of the process.
-
-    Raises:
-        SystemExit: Always, with the exit code.
-    """
+    """Run `ask` with these arguments, or those of the process; always ends with ``SystemExit``."""
     _app(args=list(sys.argv[1:] if arguments is None else arguments), prog_name="ask")
 
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from ..errors import UsageError
 
 CHAT_PORT = "3000"
-"""Where it listens unless CHAT_APP_PORT says otherwise; MLflow's agent server looks for it at the same place."""
+"""Where it listens unless CHAT_APP_PORT says otherwise; MLflow's agent server passes requests on to the same port."""
 
 STOP_WITHIN_S = 0.5
-# A guard reads what nobody writes: once the server is gone, however it went, the pipe ends, and all of this with it.
+# The second process waits for the end of its input. That comes when the server ends, however it ends; then it
+# ends the others.
 _COMMAND = f"""
 exec 3<&0 </dev/null
 (trap '' TERM; read -r _ <&3; kill 0; sleep {STOP_WITHIN_S}; kill -9 0) &
@@ -28,7 +29,7 @@ _KEPT_BACK = ("SUPERVISOR_", "OPENAI_")
 
 
 def check_chat_ui(folder: Path) -> None:
-    """See whether it can be run at all.
+    """Check that it can be run.
 
     Raises:
         UsageError: Its folder is missing, or npm is.
@@ -50,12 +51,12 @@ def run_chat_ui(folder: Path, server: str, say: Callable[[str], None]) -> Iterat
     Args:
         folder: Where it is.
         server: URL of the agent server that it talks to.
-        say: Told in a line if it ends by itself.
+        say: Called with a line if it ends by itself.
     """
     environment = {key: value for key, value in os.environ.items() if not key.startswith(_KEPT_BACK)}
     environment |= {"API_PROXY": f"{server}/invocations"}
     environment.setdefault("CHAT_APP_PORT", CHAT_PORT)
-    # It leads a session of its own, so that all of its processes can be ended together.
+    # In a session of its own, so that all of its processes can be ended together.
     process = subprocess.Popen(
         ["sh", "-c", _COMMAND], cwd=folder, env=environment, stdin=subprocess.PIPE, start_new_session=True
     )
@@ -80,5 +81,5 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(2 * STOP_WITHIN_S)
     with contextlib.suppress(ProcessLookupError):
-        # Also what the first one left behind.
+        # Also the children that it left behind.
         os.killpg(process.pid, signal.SIGKILL)

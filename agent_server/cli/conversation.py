@@ -19,13 +19,7 @@ from .view import View
 
 
 class Conversation:
-    """A thread.
-
-    Args:
-        graph: The compiled graph, with its checkpointer.
-        ledger: The graph's ledger.
-        thread_id: LangGraph's thread id.
-    """
+    """A thread, by LangGraph's id of it."""
 
     def __init__(self, graph: CompiledSupervisorGraph, ledger: Ledger, thread_id: str) -> None:
         self._graph = graph

@@ -48,8 +48,7 @@ async def run_thread(
         answers: Answers what the agent asks people.
 
     Raises:
-        SupervisorError: As the graph raises it.
-        NothingToResumeError: The thread is not known.
+        SupervisorError: As the graph raises it; also if the thread is not known.
     """
     thread = await conversation.read()
     if question is None:

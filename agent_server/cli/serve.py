@@ -101,14 +101,7 @@ def _start_app(
 
 
 def start_server(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run `start-server`.
-
-    Args:
-        arguments: Without the program's name; ``None`` takes those of the process.
-
-    Raises:
-        SystemExit: Always, with the exit code.
-    """
+    """Run `start-server` with these arguments, or those of the process; always ends with ``SystemExit``."""
     _run(_server, "start-server", arguments)
 
 

@@ -1,4 +1,4 @@
-"""What a view is told. There is one for a terminal, one for plain text, and one for JSON lines."""
+"""What a view shows. There is one for a terminal, one for plain text, and one for JSON lines."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Ending:
 
     @property
     def status(self) -> str:
-        """The exit code in a word."""
+        """The exit code as a word."""
         return STATUS.get(self.exit, "failed")
 
 
@@ -47,13 +47,13 @@ class View(Protocol):
         """The thread, before anything else."""
 
     def note(self, text: str) -> None:
-        """Something that is good to know."""
+        """Something that the user should know."""
 
     def busy(self, text: str) -> None:
         """Something that takes a while has begun."""
 
     def progress(self, event: dict[str, Any]) -> None:
-        """How the job stands: the library's progress event."""
+        """The job's progress: the library's event."""
 
     def item(self, item: dict[str, Any], response_id: str | None) -> None:
         """An item was delivered."""
@@ -65,13 +65,13 @@ class View(Protocol):
         """The thread had ended before this run; this was its answer."""
 
     def error(self, code: str, message: str) -> None:
-        """What went wrong: the error's class, and words for a person."""
+        """What went wrong: the error's class, and a message for people."""
 
     def end(self, ending: Ending) -> None:
-        """The last thing that a run says."""
+        """The last thing that is shown."""
 
     def abandon(self) -> None:
-        """The process ends at this moment: leave the terminal in order."""
+        """The process ends at this moment: restore the terminal."""
 
 
 def come_back(thread_id: str) -> str:

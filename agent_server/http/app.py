@@ -42,12 +42,11 @@ def create_app() -> FastAPI:
     return build_app(load_settings(), at_ready=gc.freeze, at_end=_exit_in_time)
 
 
-def _nothing() -> None:
-    return None
-
-
 def build_app(
-    settings: AppSettings, *, at_ready: Callable[[], None] = _nothing, at_end: Callable[[], None] = _nothing
+    settings: AppSettings,
+    *,
+    at_ready: Callable[[], None] = lambda: None,
+    at_end: Callable[[], None] = lambda: None,
 ) -> FastAPI:
     """The app.
 
@@ -125,8 +124,6 @@ async def _own(
 
 def _import() -> None:
     """Load what the first request needs."""
-    from databricks_supervisor import create_supervisor_graph  # noqa: F401
-
     from ..graph import open_graph  # noqa: F401
     from .service import ResponseService  # noqa: F401
 

@@ -62,6 +62,7 @@ class BackgroundRun:
         error: Why it stopped before the turn's end, or ``None``.
         observer: Observes it, or ``None``.
         extra_messages: Messages that came with an answer, given to the graph together with it.
+        version: One more with every change of the thread.
         recheck: Whether an answer may have been recorded since the run last looked for answers.
     """
 
@@ -72,7 +73,7 @@ class BackgroundRun:
         self.extra_messages: list[BaseMessage] = []
         self.recheck = False
         self._changed = asyncio.Event()
-        self._version = 0
+        self.version = 0
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -80,24 +81,19 @@ class BackgroundRun:
         """Whether it has ended."""
         return self._task is not None and self._task.done()
 
-    @property
-    def version(self) -> int:
-        """One more with every change of the thread."""
-        return self._version
-
     def notify(self) -> None:
         """The thread has changed: wake up everyone who waits for that."""
-        self._version += 1
+        self.version += 1
         self._changed.set()
         self._changed = asyncio.Event()
 
     async def wait_for_change(self, seen: int, within_s: float) -> bool:
         """Wait until the version is another one than was seen, or the run is over; whether that happened in time."""
-        if self._version == seen and not self.over:
+        if self.version == seen and not self.over:
             changed = self._changed
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(changed.wait(), within_s)
-        return self._version != seen or self.over
+        return self.version != seen or self.over
 
 
 class BackgroundRuns:
@@ -155,11 +151,7 @@ class BackgroundRuns:
         return run
 
     async def close(self, within_s: float) -> None:
-        """Cancel all runs, and wait until what they were submitting is recorded. The jobs go on at the service.
-
-        Args:
-            within_s: How long to wait, in seconds.
-        """
+        """Cancel all runs, and wait so long for what they submit to be recorded. The jobs go on at the service."""
         self._closing = True
         tasks = [run._task for run in self._runs.values() if run._task is not None]
         for task in tasks:

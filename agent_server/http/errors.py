@@ -50,12 +50,7 @@ class ApiError(Exception):
 
 
 def invalid_request(message: str, param: str | None) -> ApiError:
-    """400: the request is wrong, and was not submitted.
-
-    Args:
-        message: What is wrong.
-        param: The field that is wrong, or ``None``.
-    """
+    """The error of a request that is wrong; param is the field that is."""
     return ApiError(400, "invalid_request", f"{message} Nothing was submitted.", param=param)
 
 

@@ -59,12 +59,7 @@ class ResponseSnapshot:
 
 
 def response_of(snapshot: ResponseSnapshot, *, output: bool = True) -> dict[str, Any]:
-    """A response as the Responses API writes it.
-
-    Args:
-        snapshot: The response.
-        output: Whether to include its items.
-    """
+    """A response as the Responses API writes it; with its items, unless output is false."""
     known: dict[str, Any] = {"thread_id": snapshot.thread}
     if output:
         known |= {"response_id": snapshot.response_id, "pending": json_safe(snapshot.pending)}

@@ -11,6 +11,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from langchain_core.messages import BaseMessage
 
@@ -19,7 +20,7 @@ from databricks_supervisor.items.history import question_digest
 from databricks_supervisor.ledger import Turn
 
 from ..threads import ThreadSnapshot
-from .errors import ApiError, invalid_request
+from .errors import invalid_request
 from .request import CreateRequest
 from .thread_index import ThreadIndex, is_input_message
 
@@ -64,6 +65,7 @@ class StartTurn:
 
 
 Intent = Reattach | AnswerApprovals | StartTurn
+_wrong = partial(invalid_request, param="input")
 
 
 def intent_of(
@@ -254,7 +256,3 @@ def _messages(items: Sequence[Item]) -> list[BaseMessage]:
     for message in messages:
         message.id = str(uuid.uuid4())
     return messages
-
-
-def _wrong(message: str) -> ApiError:
-    return invalid_request(message, "input")

@@ -1,4 +1,4 @@
-"""What the OpenAPI page says of the routes whose bodies are read by hand."""
+"""What the OpenAPI page says about the routes, whose bodies FastAPI does not read."""
 
 from __future__ import annotations
 
@@ -95,36 +95,25 @@ _REFUSALS = {
 
 
 def describe(app: FastAPI) -> None:
-    """Give the routes of an app their summaries, bodies and answers."""
+    """Describe the routes of an app: summaries, bodies and answers."""
     for route in app.routes:
         if not isinstance(route, APIRoute) or route.path not in _SUMMARIES:
             continue
         route.summary = _SUMMARIES[route.path]
         route.responses = _responses()
-        more: dict[str, Any] = {}
         if route.path in ("/invocations", "/responses"):
-            more["requestBody"] = {"required": True, "content": {"application/json": {"schema": _REQUEST}}}
-            more["parameters"] = [
-                {
-                    "name": "Idempotency-Key",
-                    "in": "header",
-                    "schema": _TEXT,
-                    "description": "Two requests with one key are one turn.",
-                }
-            ]
-        route.openapi_extra = more
+            key = {"name": "Idempotency-Key", "in": "header", "schema": _TEXT}
+            route.openapi_extra = {
+                "requestBody": {"required": True, "content": {"application/json": {"schema": _REQUEST}}},
+                "parameters": [{**key, "description": "Two requests with one key are one turn."}],
+            }
 
 
 def _responses() -> dict[int | str, dict[str, Any]]:
-    answered = {
-        "description": "The response; with stream, server-sent events that end with [DONE]",
-        "content": {
-            "application/json": {"schema": _RESPONSE},
-            "text/event-stream": {"schema": _TEXT},
-        },
-    }
+    content = {"application/json": {"schema": _RESPONSE}, "text/event-stream": {"schema": _TEXT}}
+    answered = "The response; with stream, server-sent events that end with [DONE]"
     refused: dict[int | str, dict[str, Any]] = {
         str(status): {"description": text, "content": {"application/json": {"schema": _ERROR}}}
         for status, text in _REFUSALS.items()
     }
-    return {"200": answered, **refused}
+    return {"200": {"description": answered, "content": content}, **refused}

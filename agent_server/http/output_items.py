@@ -96,8 +96,9 @@ def _message(item: Item, message_id: str) -> Item:
     for part in _parts(item.get("content")):
         if found := _said(part):
             text += "\n\n" if text != said else ""
-            given = _list(part.get("annotations")) if isinstance(part, dict) else []
-            annotations += [mended for each in given if (mended := _annotation(each, len(text)))]
+            given = part.get("annotations") if isinstance(part, dict) else None
+            each_given = given if isinstance(given, list) else []
+            annotations += [mended for each in each_given if (mended := _annotation(each, len(text)))]
             text += found
     return {
         "type": "message",
@@ -186,7 +187,3 @@ def _text(value: Any) -> str:
 
 def _parts(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []

@@ -46,11 +46,7 @@ class CreateRequest:
 
 
 def parse_request(raw: bytes, headers: Mapping[str, str]) -> CreateRequest:
-    """Read a request.
-
-    Args:
-        raw: The body.
-        headers: The headers, by lower-case name.
+    """Read a request's body and headers (by lower-case name).
 
     Raises:
         ApiError: 400, with the field that is wrong.
@@ -68,8 +64,8 @@ def parse_request(raw: bytes, headers: Mapping[str, str]) -> CreateRequest:
         background=_flag(body, "background"),
         thread=thread,
         conversation=conversation,
-        previous=_text(body, "previous_response_id"),
-        key=_key(headers.get("idempotency-key")),
+        previous=_id(body.get("previous_response_id"), "previous_response_id"),
+        key=_id(headers.get("idempotency-key"), "Idempotency-Key"),
         tools=_tools(body.get("tools")),
     )
 
@@ -128,9 +124,9 @@ def _is_flat(value: Any, depth: int = 0) -> bool:
 def _thread(body: dict[str, Any]) -> tuple[str | None, bool]:
     custom, context = _object(body, "custom_inputs"), _object(body, "context")
     for name in ("thread_id", "session_id"):
-        if (named := _text(custom, name, "custom_inputs.")) is not None:
+        if (named := _id(custom.get(name), f"custom_inputs.{name}")) is not None:
             return named, False
-    named = _text(context, "conversation_id", "context.")
+    named = _id(context.get("conversation_id"), "context.conversation_id")
     return named, named is not None
 
 
@@ -143,21 +139,12 @@ def _object(body: dict[str, Any], name: str) -> dict[str, Any]:
     return given
 
 
-def _text(body: dict[str, Any], name: str, prefix: str = "") -> str | None:
-    given = body.get(name)
+def _id(given: Any, name: str) -> str | None:
     if given is None:
         return None
-    return _id(given, f"{prefix}{name}")
-
-
-def _id(given: Any, name: str) -> str:
     if not isinstance(given, str) or not given.strip() or len(given) > 1000 or not given.isprintable():
         raise invalid_request(f"{name} must be a printable text of 1 to 1000 characters.", name)
     return given
-
-
-def _key(given: str | None) -> str | None:
-    return None if given is None else _id(given, "Idempotency-Key")
 
 
 def _flag(body: dict[str, Any], name: str) -> bool:

@@ -95,12 +95,7 @@ class ResponseService:
         raise ApiError(503, "unavailable", "The response could not be followed. Ask for it again.")
 
     async def stream(self, ref: ResponseRef, after: int = -1) -> AsyncIterator[Event]:
-        """The events of a response, until its end or its pause.
-
-        Args:
-            ref: The response.
-            after: Number of the last event that the client has; -1 for none.
-        """
+        """The events of a response after the one with a number (-1: all), until its end or its pause."""
         stream = EventStream(after)
         snapshot = self.reader.queued(ref) if ref.index == 0 else await self.reader.read(ref)
         for event in stream.events(snapshot):
@@ -165,11 +160,7 @@ class ResponseService:
             self._resuming = asyncio.create_task(self._resume_open_jobs())
 
     async def close(self, within_s: float) -> None:
-        """Stop following jobs; they go on at the service.
-
-        Args:
-            within_s: How long to wait for submissions to be recorded, in seconds.
-        """
+        """Stop following jobs, which go on at the service; wait so long for submissions to be recorded."""
         if self._resuming is not None:
             self._resuming.cancel()
         await self.runs.close(within_s)

@@ -24,31 +24,24 @@ class RetryingPostgresSaver(AsyncPostgresSaver):
     """
 
     async def aget_tuple(self, *args: Any, **kwargs: Any) -> Any:
-        """As :class:`AsyncPostgresSaver`."""
-        parent = super().aget_tuple
-        return await _repeat_if_lost(lambda: parent(*args, **kwargs))
+        """As :class:`AsyncPostgresSaver`, like the others."""
+        return await _repeat_if_lost(super().aget_tuple, *args, **kwargs)
 
     async def aput(self, *args: Any, **kwargs: Any) -> Any:
-        """As :class:`AsyncPostgresSaver`."""
-        parent = super().aput
-        return await _repeat_if_lost(lambda: parent(*args, **kwargs))
+        return await _repeat_if_lost(super().aput, *args, **kwargs)
 
     async def aput_writes(self, *args: Any, **kwargs: Any) -> None:
-        """As :class:`AsyncPostgresSaver`."""
-        parent = super().aput_writes
-        await _repeat_if_lost(lambda: parent(*args, **kwargs))
+        await _repeat_if_lost(super().aput_writes, *args, **kwargs)
 
     async def adelete_thread(self, *args: Any, **kwargs: Any) -> None:
-        """As :class:`AsyncPostgresSaver`."""
-        parent = super().adelete_thread
-        await _repeat_if_lost(lambda: parent(*args, **kwargs))
+        await _repeat_if_lost(super().adelete_thread, *args, **kwargs)
 
 
-async def _repeat_if_lost(work: Callable[[], Awaitable[T]]) -> T:
+async def _repeat_if_lost(work: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
-            return await work()
+            return await work(*args, **kwargs)
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             lost = error.sqlstate is None or error.sqlstate.startswith(_LOST)
             if isinstance(error, PoolTimeout) or not lost or time.monotonic() > deadline:

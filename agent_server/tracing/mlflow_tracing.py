@@ -81,11 +81,10 @@ class Tracing:
         if os.environ.get("MLFLOW_TRACKING_URI", "").strip():
             loop = asyncio.get_running_loop()
             threading.Thread(target=self._set_up, args=(loop,), name="tracing-set-up", daemon=True).start()
-        elif any(os.environ.get(f"MLFLOW_EXPERIMENT_{name}", "").strip() for name in ("ID", "NAME")):
+            return
+        if any(os.environ.get(f"MLFLOW_EXPERIMENT_{name}", "").strip() for name in ("ID", "NAME")):
             logger.warning("event=tracing_off reason=an experiment is set, but MLFLOW_TRACKING_URI is not")
-            self._stop.set()
-        else:
-            self._stop.set()
+        self._stop.set()
 
     def begin(self, turn: Turn, question: Any, *, session: str, user: str) -> TurnTrace | None:
         """A run of a turn begins: its trace, which may be the one that an earlier run began.
@@ -119,15 +118,10 @@ class Tracing:
         return get_tracing_context_headers_for_http_request()
 
     async def close(self, within_s: float) -> None:
-        """Write what there is, as far as the time allows.
-
-        Args:
-            within_s: How long to wait, in seconds.
-        """
+        """Write what there is, as far as that is done within so many seconds."""
         self._stop.set()
         for thread in list(self._paused):
-            if (trace := self._resume(thread)) is not None:
-                trace.close(None)
+            self._expire(thread)
         if not self._ready:
             return
         written = asyncio.Event()
@@ -142,7 +136,7 @@ class Tracing:
         if error is not None or trace.ended or self._stop.is_set() or len(self._paused) >= MOST_PAUSED:
             trace.close(error)
             if self._ready:
-                trace.write()
+                trace.spans.write()
             elif len(self._unwritten) < MOST_UNWRITTEN:
                 self._unwritten.append(trace)
             return
@@ -163,7 +157,7 @@ class Tracing:
     def _write(self) -> None:
         unwritten, self._unwritten = self._unwritten, []
         for trace in unwritten:
-            trace.write()
+            trace.spans.write()
 
     def _set_up(self, loop: asyncio.AbstractEventLoop) -> None:
         attempt = 0
@@ -200,11 +194,7 @@ def destination_of(experiment: Experiment) -> dict[str, str] | None:
 
 
 def hide_secrets(span: LiveSpan) -> None:
-    """Take credentials out of a span that ends; MLflow calls it for each one before it is kept.
-
-    Args:
-        span: The span.
-    """
+    """Take credentials out of a span that ends; MLflow calls it for each one before it is kept."""
     try:
         for key, value in span.attributes.items():
             hidden = HIDDEN if _SECRET_KEY.fullmatch(key) else _without_secrets(value)

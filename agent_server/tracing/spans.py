@@ -81,14 +81,7 @@ class Spans:
             step.token = set_span_in_context(step.span)  # type: ignore[arg-type]
 
     def end(self, step: Step, outputs: Any, error: BaseException | None, failed: bool = False) -> None:
-        """A step has ended.
-
-        Args:
-            step: The step.
-            outputs: What came of it.
-            error: What it raised, or ``None``.
-            failed: Whether it is an error although it has raised nothing.
-        """
+        """A step has ended; failed if it is an error although nothing was raised."""
         if step.token is not None:
             from mlflow.tracing.provider import detach_span_from_context
 

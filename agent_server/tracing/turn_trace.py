@@ -40,6 +40,7 @@ class TurnTrace(BaseCallbackHandler):
 
     Attributes:
         turn: The turn.
+        spans: Its spans.
         ended: Whether the turn is over.
     """
 
@@ -59,7 +60,7 @@ class TurnTrace(BaseCallbackHandler):
         self.ended = False
         self._begun = False
         self._root = Step("supervisor", "AGENT", inputs=question_in(messages_in(given)))
-        self._spans = Spans(self._root, turn.turn_id, session, user, ready)
+        self.spans = Spans(self._root, turn.turn_id, session, user, ready)
         self._runs: dict[UUID, Step] = {}
         self._polls: Step | None = None
         self._approval: Step | None = None
@@ -68,7 +69,7 @@ class TurnTrace(BaseCallbackHandler):
     @property
     def trace_id(self) -> str | None:
         """MLflow's id of the trace; ``None`` while there is none."""
-        return self._spans.trace_id if self._begun else None
+        return self.spans.trace_id if self._begun else None
 
     def end(self, error: BaseException | None) -> None:
         """A run of the turn is over: the trace is complete, or stays open for the next run."""
@@ -85,14 +86,10 @@ class TurnTrace(BaseCallbackHandler):
         self._end_polls(error)
         self._end_approval([])
         for left in self._runs.values():
-            self._spans.end(left, None, error)
+            self.spans.end(left, None, error)
         self._runs.clear()
-        self._spans.write()
-        self._spans.end(self._root, {"output": self._output}, error)
-
-    def write(self) -> None:
-        """Make the spans of what ended before spans could be made, if they can be made now."""
-        self._spans.write()
+        self.spans.write()
+        self.spans.end(self._root, {"output": self._output}, error)
 
     def on_chain_start(
         self,
@@ -117,7 +114,7 @@ class TurnTrace(BaseCallbackHandler):
         step = self._runs[run_id] = Step(node)
         if node == "submit":
             step.attributes = {"supervisor.round": job.get("round")}
-            self._spans.activate(step)
+            self.spans.activate(step)
         elif node == "poll" and self._polls is None:
             self._polls = Step("poll", inputs={"response_id": job.get("response_id")})
             self._polls.attributes = {RESPONSE_ID: job.get("response_id")} | progress_of(job)
@@ -155,7 +152,7 @@ class TurnTrace(BaseCallbackHandler):
         waits = isinstance(error, GraphBubbleUp)
         if step.name == "submit":
             step.attributes["supervisor.waits_for_person"] = waits
-            self._spans.end(step, None, None if waits else error)
+            self.spans.end(step, None, None if waits else error)
         elif step.name == "poll":
             self._end_polls(error)
 
@@ -176,18 +173,18 @@ class TurnTrace(BaseCallbackHandler):
         call = self._runs[run_id] = Step(name, "TOOL", inputs=plain(inputs or {}))
         if call_id := kwargs.get("tool_call_id"):
             call.attributes["supervisor.call_id"] = str(call_id)
-        self._spans.activate(call)
+        self.spans.activate(call)
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """A function of ours has returned (LangChain's callback)."""
         if (call := self._runs.pop(run_id, None)) is not None:
             shown = output.content if isinstance(output, ToolMessage) else output
-            self._spans.end(call, {"output": plain(shown)}, None)
+            self.spans.end(call, {"output": plain(shown)}, None)
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """A function of ours has raised (LangChain's callback)."""
         if (call := self._runs.pop(run_id, None)) is not None:
-            self._spans.end(call, None, None if isinstance(error, GraphBubbleUp) else error)
+            self.spans.end(call, None, None if isinstance(error, GraphBubbleUp) else error)
 
     def _submitted(self, step: Step, job: Mapping[str, Any]) -> None:
         failure = job.get("failure")
@@ -195,9 +192,7 @@ class TurnTrace(BaseCallbackHandler):
             step.attributes["supervisor.failure"] = failure["kind"]
         elif job.get("response_id"):
             step.attributes[RESPONSE_ID] = self._root.attributes[RESPONSE_ID] = job["response_id"]
-        self._spans.end(
-            step, {"id": job.get("response_id"), "status": job.get("status")}, None, bool(failure)
-        )
+        self.spans.end(step, {"id": job.get("response_id"), "status": job.get("status")}, None, bool(failure))
 
     def _polled(self, job: Mapping[str, Any], messages: Sequence[BaseMessage]) -> None:
         if self._polls is None or not job:
@@ -219,9 +214,9 @@ class TurnTrace(BaseCallbackHandler):
         polls, self._polls = self._polls, None
         if polls is not None:
             failed = "supervisor.failure" in polls.attributes
-            self._spans.end(polls, {"status": polls.attributes.get("supervisor.status")}, error, failed)
+            self.spans.end(polls, {"status": polls.attributes.get("supervisor.status")}, error, failed)
 
     def _end_approval(self, decided: list[Item]) -> None:
         approval, self._approval = self._approval, None
         if approval is not None:
-            self._spans.end(approval, {"decisions": decided}, None)
+            self.spans.end(approval, {"decisions": decided}, None)

@@ -37,7 +37,7 @@ async def wait_for(seconds: float) -> None:
     """Wait."""
 
 
-# ---- hosted tools (CONTRACT: Submit)
+# ---- hosted tools (docs/wire.md: Submit)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A chat surface as Databricks' chat UI is one: it keeps the conversation, and posts all of it (CONTRACT)."""
+"""A chat surface as Databricks' chat UI is one: it keeps the conversation, and posts all of it."""
 
 from __future__ import annotations
 

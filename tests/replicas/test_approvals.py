@@ -204,7 +204,7 @@ def test_an_answer_to_what_nobody_asked_is_refused(
 
 
 def test_the_turn_after_an_approval_tells_the_service_of_the_call_once(new_chat: NewChat) -> None:
-    """The AI SDK provider sends request, answer, call and output, all with the one id (CONTRACT)."""
+    """The AI SDK provider sends request, answer, call and output, all with the one id."""
     chat = new_chat()
     asked, then = f"Provider {chat.thread}", f"And then {chat.thread}"
     chat.say(question(asked, approvals=ONE))

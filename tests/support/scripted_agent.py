@@ -62,7 +62,7 @@ def message(text: str, id: str | None = None) -> Item:
 
 
 def approval(id: str, name: str = "web-search", label: str = "you_dot_com", **arguments: Any) -> Item:
-    """An approval request item (CONTRACT: MCP approvals)."""
+    """An approval request item (docs/wire.md: Approvals)."""
     return {
         "type": "mcp_approval_request",
         "id": id,
@@ -159,7 +159,7 @@ class ScriptedAgent:
 
     Attributes:
         script: What jobs do.
-        echo: Whether the output repeats the history of the input (CONTRACT: Retrieve).
+        echo: Whether the output repeats the history of the input (docs/wire.md: Retrieve).
         cancels: Whether it honours ``cancel``.
         direct: Answer in the process, without a socket (for generated matrices).
         bodies: Body of every POST that created a job.

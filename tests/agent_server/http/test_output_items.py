@@ -58,7 +58,7 @@ def leaves(value: Any) -> Iterator[str]:
             yield from leaves(inner)
 
 
-# ---- what MLflow's schema refuses (CONTRACT)
+# ---- what MLflow's schema refuses
 
 REFUSED: dict[str, Item] = {
     "status queued": {**MESSAGE, "status": "queued"},

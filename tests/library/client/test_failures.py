@@ -135,7 +135,7 @@ def test_no_retry_after() -> None:
 # ---- advice
 
 
-# CONTRACT: Errors to recognise.
+# docs/wire.md: Errors.
 KNOWN = {
     "Error: Please ensure AI Gateway V2 is enabled for this workspace": "ask its admin to enable it",
     "Parameter not supported when tools are provided: temperature": "Leave temperature, top_p",

@@ -1,4 +1,4 @@
-"""The rules of entry, one by one: what makes two submissions the same (DESIGN)."""
+"""The rules of entry, one by one: what makes two questions the same (docs/guarantees.md)."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ async def test_a_crash_beside_it_does_not_submit_again() -> None:
 
 @pytest.mark.parametrize("resumed_with", ["None", "the input"])
 async def test_a_crash_after_it_does_not_submit_again(resumed_with: str) -> None:
-    """With its input again, the parent asks anew: its step is another one (DESIGN: ambiguous, documented)."""
+    """With its input again, the parent asks anew: its step is another one (documented as ambiguous)."""
     agent = ScriptedAgent()
     crashed: list[bool] = []
 

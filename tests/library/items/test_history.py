@@ -42,7 +42,7 @@ PARTS = {
 
 
 def check_request(items: list[dict[str, Any]]) -> None:
-    """A strict service, written from CONTRACT.md alone."""
+    """A strict service, written from docs/wire.md alone."""
     json.dumps(items, allow_nan=False, ensure_ascii=False).encode()
     calls: list[str] = []
     results: list[str] = []

@@ -22,7 +22,7 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
-# ---- what is sent (CONTRACT: Submit)
+# ---- what is sent (docs/wire.md: Submit)
 
 
 async def test_the_request_is_what_the_contract_says() -> None:

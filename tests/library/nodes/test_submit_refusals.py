@@ -148,7 +148,7 @@ async def test_a_client_that_cannot_be_built_keeps_the_turn() -> None:
         assert await h.texts() == ANSWERED
 
 
-# CONTRACT: Errors to recognise.
+# docs/wire.md: Errors.
 REJECTED: dict[str, tuple[Item, str]] = {
     "gateway": (
         {"error_code": "FEATURE_DISABLED", "message": "Please ensure AI Gateway V2 is enabled"},

@@ -229,7 +229,7 @@ def _final_error(refused: ErrorResponse, effect: str) -> ServiceError:
     if code in (410, 501):
         return ServiceRetiredError(
             f"This endpoint is retired ({code}): {refused.text} {effect} Any service with background Responses "
-            "can replace it: an agent on Databricks Apps, OpenAI, or your own server "
+            "can replace it: an agent on Databricks Apps, OpenAI, or a server of your own "
             "(give create_supervisor_graph another client_factory).",
             status_code=code,
         )

@@ -107,8 +107,8 @@ class Database:
         if "database is locked" in text:
             text += ": another process holds the lock"
         return (
-            f"The ledger {self.spec.name} failed ({type(reason).__name__}: {text}). Its earlier records are "
-            "kept; whether this step was written is not known. Resume the thread once the database can be used."
+            f"The ledger {self.spec.name} did not do its work ({type(reason).__name__}: {text}). What it "
+            "holds is kept; whether this step was written is not known. Resume the thread once the database can be used."
         )
 
 

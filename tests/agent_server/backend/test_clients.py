@@ -1,4 +1,4 @@
-"""ClientPool of each service, at a real HTTP server: the right path, asked with the right credential."""
+"""Clients of each service, at a real HTTP server: the right path, asked with the right credential."""
 
 from __future__ import annotations
 

@@ -293,7 +293,7 @@ def test_interrupted_while_the_job_runs(
 
 def test_interrupted_during_the_post(warm: Warm, here: Path, service: LocalSupervisor) -> None:
     env = environment(service.url)
-    first = warm.ask(here, asking("slow", answer_delay_s=2, reply="ThreadIndex."), env=env)
+    first = warm.ask(here, asking("slow", answer_delay_s=2, reply="Kept."), env=env)
     while service.submissions()["count"] == 0:
         time.sleep(0.02)
     first.signal(signal.SIGINT)
@@ -304,7 +304,7 @@ def test_interrupted_during_the_post(warm: Warm, here: Path, service: LocalSuper
     thread = out.split()[1].rstrip(",")
     code, out, _ = warm.ask(here, "--thread", thread, env=env).finish()
     assert code == 0
-    assert "ThreadIndex." in out
+    assert "Kept." in out
     assert service.submissions()["count"] == 1
 
 

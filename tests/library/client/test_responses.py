@@ -244,7 +244,7 @@ async def test_a_refused_read_is_final(status: int, kind: type[ServiceError]) ->
 
 async def test_the_alternatives_of_a_retired_service_are_named() -> None:
     async with serving(ScriptedService([], [refusal(410, "gone")])) as service:
-        with pytest.raises(ServiceRetiredError, match="Databricks Apps, OpenAI, or your own server"):
+        with pytest.raises(ServiceRetiredError, match="Databricks Apps, OpenAI, or a server of your own"):
             await retrieve(service)
 
 

@@ -162,7 +162,7 @@ assert "psycopg" not in sys.modules
 async def test_a_password_shows_nowhere(ledger: SqlLedger) -> None:
     assert SECRET not in repr(ledger)
     assert "127.0.0.1" in repr(ledger)
-    with pytest.raises(LedgerError, match=r"127\.0\.0\.1.*failed") as caught:
+    with pytest.raises(LedgerError, match=r"127\.0\.0\.1.*did not do its work") as caught:
         await ledger.get_turn("turn")
     assert SECRET not in everything_shown(caught.value)
 
@@ -181,7 +181,7 @@ async def test_what_an_effect_holds_does_not_show_in_an_error(tmp_path: Path) ->
 
 async def test_a_folder_that_cannot_be_made_is_an_error_of_the_ledger(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(LedgerError, match="failed"):
+    with pytest.raises(LedgerError, match="did not do its work"):
         await SqlLedger(f"sqlite:///{tmp_path}/file/ledger.db").get_turn("turn")
 
 

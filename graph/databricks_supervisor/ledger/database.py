@@ -108,7 +108,8 @@ class Database:
             text += ": another process holds the lock"
         return (
             f"The ledger {self.spec.name} did not do its work ({type(reason).__name__}: {text}). What it "
-            "holds is kept; whether this step was written is not known. Resume the thread once the database can be used."
+            "holds is kept; whether this step was written is not known. Resume the thread once the database "
+            "can be used."
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -119,8 +119,6 @@ def pair_calls(items: Sequence[Item]) -> list[Item]:
     * Call with output: the call, then the output. The approval's request and response are left out; they supply
       the call if it is missing.
     * Approval with a response and no output: the request, then the response.
-    * Approved in an earlier turn and no output arrived: the call and an output that says so. Sending the approval
-      again could run the tool twice.
     * Approval request without a response: left out.
     * Call without an output: gets an output that says so, because the service rejects such calls.
     * Output without a call: becomes a message of the assistant.
@@ -144,7 +142,6 @@ def pair_calls(items: Sequence[Item]) -> list[Item]:
     for item in items:
         if key := CALL_KEYS.get(item["type"]):
             records[item[key]].add(item)
-    _complete_lost_calls(items, records.values())
     paired = _PairedItems()
     for item in items:
         key = CALL_KEYS.get(item["type"])
@@ -223,17 +220,6 @@ def _unused_id(old: str, number: int, used: Mapping[str, object]) -> str:
     while (new := f"{old[: MAX_ID - 8]}-{number + 1}") in used:
         number += 1_000
     return new
-
-
-def _complete_lost_calls(items: Sequence[Item], records: Iterable[CallRecord]) -> None:
-    """Add an output to calls that were approved before the last user message and got none."""
-    user_messages = [index for index, item in enumerate(items) if item.get("role") == "user"]
-    earlier = {id(item) for item in items[: user_messages[-1]]} if user_messages else set()
-    for record in records:
-        response = record.response
-        if record.awaits_result and response and id(response) in earlier and response.get("approve"):
-            call_id = response["approval_request_id"]
-            record.output = {"type": "function_call_output", "call_id": call_id, "output": LOST}
 
 
 def _as_message(output: Item) -> Item:

@@ -20,6 +20,7 @@ from langchain_core.messages import (
     ToolMessage,
 )
 
+from .approved_runs import join_approved_runs
 from .call_pairs import pair_calls, shorten_ids
 from .content import annotations_of, blocks_of, output_text_of, parts_of, text_of
 from .from_langchain import role_of
@@ -75,9 +76,9 @@ def question_digest(messages: Sequence[BaseMessage]) -> str:
 def request_input(messages: Sequence[BaseMessage]) -> list[Item]:
     """The whole conversation as the ``input`` of a create request.
 
-    Includes messages, function calls with their outputs, and decided approvals without an output (docs/wire.md:
-    History). Leaves out reasoning (model endpoints reject what another one encrypted) and output-only types
-    (``mcp_call``, ``mcp_list_tools``, unknown ones).
+    Includes messages, function calls with their outputs, runs that the service reported as ``mcp_call``, and
+    decided approvals that were not sent yet (docs/wire.md: History). Leaves out reasoning (model endpoints reject
+    what another one encrypted) and other output-only types (``mcp_list_tools``, unknown ones).
 
     Args:
         messages: The conversation, oldest first.
@@ -90,8 +91,12 @@ def request_input(messages: Sequence[BaseMessage]) -> list[Item]:
         >>> request_input([HumanMessage("Hi")])
         [{'type': 'message', 'role': 'user', 'content': [{'type': 'input_text', 'text': 'Hi'}]}]
     """
-    items = [item for message in messages for item in items_from_message(message)]
-    sendable = [clean for item in items if (clean := _clean(item)) is not None]
+    items = [
+        (item, ITEM_KEY in message.additional_kwargs)
+        for message in messages
+        for item in items_from_message(message)
+    ]
+    sendable = [clean for item in join_approved_runs(items) if (clean := _clean(item)) is not None]
     return pair_calls(_without_duplicates(shorten_ids(sendable)))
 
 

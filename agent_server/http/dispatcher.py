@@ -97,7 +97,10 @@ class Dispatcher:
         turn = prepared.turn
         assert turn is not None, "a question belongs to a turn"
         opened = {message.id for message in given["messages"]}.issuperset(turn.message_ids)
-        ref = await self._reader.latest(turn, caller.identity)
+        if prepared.begins and opened:
+            ref = ResponseRef(turn, 0, caller.identity, new=True)
+        else:
+            ref = await self._reader.latest(turn, caller.identity)
         self._runs.start(turn, caller.identity, prepared, stored_by_us=opened)
         if prepared.begins:
             await prepared.run.stored()  # The id is durable before it is returned.

@@ -30,11 +30,13 @@ class ResponseRef:
         turn: Its turn.
         index: Which of the turn's responses it is, 0-based.
         identity: Name of the identity that whoever follows it acts as.
+        new: Whether the turn was opened by this very request: it is queued, and there is nothing to read yet.
     """
 
     turn: Turn
     index: int
     identity: str | None
+    new: bool = False
 
     @property
     def id(self) -> str:

@@ -76,6 +76,8 @@ class ResponseService:
 
     async def retrieve(self, ref: ResponseRef) -> ResponseSnapshot:
         """A response as it is now; if it goes on, its turn runs in this process from now on."""
+        if ref.new:
+            return self.reader.queued(ref)
         snapshot = await self.reader.read(ref)
         if not snapshot.final:
             self.runs.start(ref.turn, ref.identity)

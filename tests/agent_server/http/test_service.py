@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from agent_server.http.caller import Caller, thread_name, thread_user
+from agent_server.http.responses import ResponseRef
 from agent_server.http.service import ResponseService
 from databricks_supervisor.ledger import Turn
 
@@ -30,6 +31,16 @@ def service(clients: Clients | None = None) -> ResponseService:
     graph: Any = SimpleNamespace(parts=parts)
     ledger: Any = None
     return ResponseService(graph, ledger, model="m")
+
+
+async def test_a_turn_that_the_request_itself_opened_is_queued_without_a_read() -> None:
+    found = await service().retrieve(ResponseRef(TURN, 0, None, new=True))
+    assert (found.id, found.status, found.created_at, found.thread) == ("resp_turn_0", "queued", 7.0, "t")
+
+
+async def test_any_other_response_is_read() -> None:
+    with pytest.raises(AttributeError):
+        await service().retrieve(ResponseRef(TURN, 0, None))
 
 
 def test_a_client_is_built_anew_for_a_new_token_alone() -> None:

@@ -130,7 +130,7 @@ class ThreadSnapshot:
         return [str(item["id"]) for item in requests if (job["round"], item["id"]) not in self.decisions]
 
     def _attempts(self, round_: int, call_id: str) -> int:
-        """The attempt at running a function that is the latest one."""
+        """The number of the latest attempt at running a function."""
         key = (round_, "tool", call_id)
         runs = [each for each in self.effects if (each.key.round, each.key.kind, each.key.id) == key]
         return max((each.attempt for each in runs), default=0)
@@ -146,10 +146,6 @@ class ThreadReader:
 
     The checkpoint is read before the ledger: what is in a checkpoint was in the ledger before, so nothing in the
     result belongs to a turn or a job that the result does not know.
-
-    Args:
-        graph: The compiled graph, with its checkpointer.
-        ledger: The graph's ledger.
     """
 
     def __init__(self, graph: CompiledSupervisorGraph, ledger: Ledger) -> None:
@@ -169,11 +165,7 @@ class ThreadReader:
         return replace(snapshot, turn=turn, effects=await self._ledger.effects(turn.turn_id))
 
     async def read_turn(self, turn: Turn) -> ThreadSnapshot:
-        """The thread and one turn of it, which need not be the latest.
-
-        Raises:
-            ForeignThreadError: Another graph wrote the thread.
-        """
+        """The thread and one turn of it, which need not be the latest; raises as :meth:`read`."""
         snapshot = await self._checkpoint(turn.thread)
         effects = await self._ledger.effects(turn.turn_id)
         latest = await self._ledger.latest_turn(turn.thread, turn.position)

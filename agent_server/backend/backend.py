@@ -55,11 +55,7 @@ class Backend:
         }[self.kind]
 
     def start(self) -> Callable[[str | None], Awaitable[AsyncOpenAI]]:
-        """Begin to start or to find the service, in the background.
-
-        Returns:
-            A ``client_factory`` for the graph, which knows one identity: the process's own (``None``).
-        """
+        """As :meth:`connect`, for a graph that asks in the process's own name alone (``None``)."""
         build = self.connect()
 
         async def client(identity: str | None) -> AsyncOpenAI:

@@ -28,11 +28,7 @@ class Conversation:
         self._response_id: str | None = None
 
     async def read(self) -> ThreadSnapshot:
-        """The thread as it is now.
-
-        Raises:
-            ForeignThreadError: Another graph wrote it.
-        """
+        """The thread as it is now; raises as :meth:`ThreadReader.read`."""
         return await self._reader.read(self._thread_id)
 
     def prepare(self) -> None:
@@ -45,7 +41,6 @@ class Conversation:
 
         Args:
             input: A question, a resume command, or ``None`` to go on.
-            view: Shows what happens.
         """
         stream = self._graph.astream(input, config_of(self._thread_id), stream_mode=["custom", "updates"])
         async with aclosing(cast(Any, stream)) as chunks:

@@ -42,9 +42,7 @@ async def run_thread(
     """Ask a question, or go on with the thread.
 
     Args:
-        conversation: The thread.
         question: The question; ``None`` goes on with what the thread was doing.
-        view: Shows what happens.
         answers: Answers what the agent asks people.
 
     Raises:

@@ -10,12 +10,7 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage, RemoveMessage
 
-from databricks_supervisor.approvals.decisions import (
-    DecisionKey,
-    conflict,
-    first_contradicted,
-    record_answer,
-)
+from databricks_supervisor.approvals.decisions import conflict, first_contradicted, record_answer
 from databricks_supervisor.approvals.interrupts import pending_actions
 from databricks_supervisor.compiled import CompiledSupervisorGraph
 from databricks_supervisor.errors import ThreadMovedError, TurnMismatchError
@@ -101,8 +96,11 @@ class Dispatcher:
         prepared = await self._graph.aprepare(given, config_of(thread_id), context=context)
         turn = prepared.turn
         assert turn is not None, "a question belongs to a turn"
-        ref = await self._reader.latest(turn, caller.identity)
         opened = {message.id for message in given["messages"]}.issuperset(turn.message_ids)
+        if prepared.begins and opened:
+            ref = ResponseRef(turn, 0, caller.identity, new=True)
+        else:
+            ref = await self._reader.latest(turn, caller.identity)
         self._runs.start(turn, caller.identity, prepared, stored_by_us=opened)
         if prepared.begins:
             await prepared.run.stored()  # The id is durable before it is returned.
@@ -117,10 +115,8 @@ class Dispatcher:
         run_before = self._runs.get(turn.turn_id)
         if run_before is not None:
             run_before.extra_messages += extra_messages  # Before the answers: it may see them at any moment.
-        keys = {item["approval_request_id"]: thread.keys[item["approval_request_id"]] for item in items}
-        answer: dict[DecisionKey, Decision] = {
-            keys[item["approval_request_id"]]: _decision(item, thread) for item in items
-        }
+        given = {item["approval_request_id"]: _decision(item, thread) for item in items}
+        answer = {thread.keys[id]: decision for id, decision in given.items()}
         standing = await record_answer(self._ledger, turn.turn_id, answer)
         ref = await self._reader.latest(turn, caller.identity)
         run = self._runs.start(turn, caller.identity)
@@ -128,7 +124,7 @@ class Dispatcher:
             run.extra_messages += extra_messages
         if (contradicted := first_contradicted(answer, standing)) is not None:
             logger.warning("event=decision_conflict turn=%s id=%s", turn.turn_id, contradicted[1])
-            id = next(id for id, key in keys.items() if key == contradicted)
+            id = next(id for id in given if thread.keys[id] == contradicted)
             text = conflict(id, standing[contradicted]["approve"])
             raise ApiError(409, "already_decided", f"{text} What came of it is response {ref.id!r}.")
         return ref

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from langchain_core.messages import BaseMessage
@@ -93,13 +93,9 @@ def pauses_of(effects: Iterable[Effect]) -> list[Pause]:
         else:
             key, position = (id, round_), 2 * round_
         requests = () if asked is None else (graph_request(id, asked),)
-        known = pauses.get(key)
-        pauses[key] = Pause(
-            position=position,
-            key=key,
-            answered_at=min(effect.claimed_at, known.answered_at if known else effect.claimed_at),
-            asked=(*(known.asked if known else ()), *requests),
-        )
+        pause = pauses.get(key, Pause(position, key, effect.claimed_at))
+        answered_at = min(pause.answered_at, effect.claimed_at)
+        pauses[key] = replace(pause, answered_at=answered_at, asked=(*pause.asked, *requests))
     return list(pauses.values())
 
 

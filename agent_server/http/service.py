@@ -33,8 +33,6 @@ class ResponseService:
     """The responses of one graph, for the routes of one process.
 
     Args:
-        graph: The compiled graph, with its checkpointer.
-        ledger: Its ledger.
         model: Name of the model, as clients are told.
         on_behalf: Whether the service is asked as the user, so that a job waits for that user's next request.
         observers: Makes an observer for each background run, or ``None``.
@@ -78,6 +76,8 @@ class ResponseService:
 
     async def retrieve(self, ref: ResponseRef) -> ResponseSnapshot:
         """A response as it is now; if it goes on, its turn runs in this process from now on."""
+        if ref.new:
+            return self.reader.queued(ref)
         snapshot = await self.reader.read(ref)
         if not snapshot.final:
             self.runs.start(ref.turn, ref.identity)
@@ -133,13 +133,9 @@ class ResponseService:
         jobs = response_ids(await self._ledger.effects(ref.turn.turn_id))
         if not jobs:
             self.runs.start(ref.turn, ref.identity)
-            raise ApiError(
-                409,
-                "not_submitted_yet",
-                "The job is being submitted at this moment and cannot be cancelled before it has an id. "
-                "Try again in a second.",
-                headers={"Retry-After": "1"},
-            )
+            early = "The job is being submitted at this moment and cannot be cancelled before it has an id. "
+            headers = {"Retry-After": "1"}
+            raise ApiError(409, "not_submitted_yet", f"{early}Try again in a second.", headers=headers)
         response_id = jobs[max(jobs)]
         client = await self._clients.get(ref.identity)
         if not await client.cancel(response_id, timeout_s=self._timeout_s):

@@ -23,9 +23,6 @@ def is_input_message(item: Item) -> bool:
 class ThreadIndex:
     """Index of a thread's items.
 
-    Args:
-        thread: The thread.
-
     Attributes:
         thread: The thread.
         inputs: The messages to the agent: position among the thread's messages, and digest of the content.

@@ -87,14 +87,7 @@ class Tracing:
         self._stop.set()
 
     def begin(self, turn: Turn, question: Any, *, session: str, user: str) -> TurnTrace | None:
-        """A run of a turn begins: its trace, which may be the one that an earlier run began.
-
-        Args:
-            turn: The turn.
-            question: The graph's input.
-            session: The conversation's name.
-            user: The conversation's owner; ``""`` if it has none.
-        """
+        """A run of a turn begins: its trace, which may be the one that an earlier run began (see ``TurnTrace``)."""
         if self._stop.is_set():
             return None
         from .turn_trace import TurnTrace

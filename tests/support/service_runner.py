@@ -74,6 +74,11 @@ class End:
     said: str | None = None
     job: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def text(self) -> str:
+        """The last thing that was said."""
+        return self.texts[-1] if self.texts else ""
+
 
 class Run:
     """A run in a process of its own."""
@@ -127,12 +132,13 @@ class Runs:
         self._started.append(run)
         return run
 
-    def kill_all(self) -> None:
-        """Kill what still runs."""
-        started, self._started = self._started, []
-        for run in started:
-            if run.alive:
-                run.kill()
+    def kill_all(self) -> int:
+        """Kill what still runs; gives how many."""
+        left = [run for run in self._started if run.alive]
+        self._started.clear()
+        for run in left:
+            run.kill()
+        return len(left)
 
 
 def drive(given: dict[str, Any], events: Connection) -> None:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from rules import answer, next_step, pass_gates, steps_of
+from rules import answer, next_step, pass_gates, steps_of, text_of
 from serve import serve
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -65,12 +65,6 @@ def reply(messages: list[dict[str, Any]]) -> dict[str, Any]:
         return {"role": "assistant", "content": None, "tool_calls": [call]}
     pass_gates(steps, folder)
     return {"role": "assistant", "content": answer(steps, len(asked), list(results.values()))}
-
-
-def text_of(message: dict[str, Any]) -> str:
-    """The text of a message."""
-    content = message["content"]
-    return content if isinstance(content, str) else " ".join(part["text"] for part in content)
 
 
 if __name__ == "__main__":

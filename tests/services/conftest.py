@@ -18,7 +18,7 @@ from tests.support.service_proxy import Proxy
 from tests.support.service_runner import Runs
 from tests.support.service_stories import Service, Story
 
-pytest.register_assert_rewrite("tests.services.durability")
+pytest.register_assert_rewrite("tests.services.durability", "tests.services.purchases")
 
 NOT_YET = {
     "test_agentserver_purchases.py": "dialect='agentserver'",
@@ -27,8 +27,8 @@ NOT_YET = {
     "test_approved_runs_as_mcp_calls.py": "runs that are reported as mcp_call",
     "test_agent_bricks.py": "dialect='agentbricks'",
 }
-"""Files that wait for a part of the library. Take a line out to switch its file on; a file that is named on the command
-line runs all the same.
+"""Files that wait for a part of the library. Take a line out to switch its file on; a file that is named on the
+command line runs all the same.
 """
 if "SERVICES_NOT_YET" not in os.environ:
     collect_ignore = list(NOT_YET)
@@ -225,6 +225,7 @@ def _python_of(server: Server) -> Path:
 def _is_helper(process: psutil.Process) -> bool:
     """Whether it is multiprocessing's own, which ends with the tests."""
     try:
-        return process.status() == psutil.STATUS_ZOMBIE or any("multiprocessing" in part for part in process.cmdline())
+        command = " ".join(process.cmdline())
+        return process.status() == psutil.STATUS_ZOMBIE or "multiprocessing" in command
     except psutil.NoSuchProcess:
         return True

@@ -72,12 +72,22 @@ def find_python(oldest: tuple[int, int], newest: tuple[int, int]) -> Path:
     versions = [(3, minor) for minor in range(oldest[1], newest[1] + 1)]
     for major, minor in versions:
         name = f"python{major}.{minor}"
-        candidates = [shutil.which(name), *sorted(_pyenv().glob(f"{major}.{minor}.*/bin/{name}"), reverse=True)]
+        candidates = [
+            shutil.which(name),
+            *sorted(_pyenv().glob(f"{major}.{minor}.*/bin/{name}"), reverse=True),
+        ]
         for candidate in candidates:
             if candidate and _runs(str(candidate)):
                 return Path(candidate)
         found = subprocess.run(
-            [*_uv_command(), "python", "find", "--managed-python", "--no-python-downloads", f"{major}.{minor}"],
+            [
+                *_uv_command(),
+                "python",
+                "find",
+                "--managed-python",
+                "--no-python-downloads",
+                f"{major}.{minor}",
+            ],
             capture_output=True,
             text=True,
             check=False,

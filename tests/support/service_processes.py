@@ -28,7 +28,9 @@ class ServerProcess:
         environment: Variables of its own, beside those of the tests.
     """
 
-    def __init__(self, command: Sequence[str | Path], log: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, command: Sequence[str | Path], log: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.log = log
         with log.open("ab") as output:
             self._process = subprocess.Popen(
@@ -75,7 +77,9 @@ def start_program(name: str, folder: Path) -> tuple[ServerProcess, str]:
         The process, and its address.
     """
     port_file = folder / f"{name}.port"
-    process = ServerProcess([sys.executable, PROGRAMS / f"{name}.py", folder, port_file], folder / f"{name}.log")
+    process = ServerProcess(
+        [sys.executable, PROGRAMS / f"{name}.py", folder, port_file], folder / f"{name}.log"
+    )
     process.wait_until(port_file.exists)
     return process, f"http://127.0.0.1:{port_file.read_text()}"
 

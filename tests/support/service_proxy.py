@@ -154,7 +154,13 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
                 return
             self.send_response(status)
             for name, value in answered:
-                if name.lower() not in ("content-length", "transfer-encoding", "connection", "date", "server"):
+                if name.lower() not in (
+                    "content-length",
+                    "transfer-encoding",
+                    "connection",
+                    "date",
+                    "server",
+                ):
                     self.send_header(name, value)
             self.send_header("content-length", str(len(content)))
             self.end_headers()

@@ -16,12 +16,16 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import httpcore2
 import openai
 from langchain_core.tools import tool
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.types import Command
 
-from databricks_supervisor import SupervisorError, create_supervisor_graph
+# The ledger's class and httpcore are imported on first use: here, a forked process finds them imported.
+from databricks_supervisor import SqlLedger, SupervisorError, create_supervisor_graph
+
+__all__ = ["End", "Run", "Runs", "Spec", "SqlLedger", "httpcore2"]
 
 PATIENCE_S = 120.0
 """How long a test waits for what must come. Never a measure of speed."""

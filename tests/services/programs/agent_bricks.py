@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sys
 import uuid
 from collections.abc import AsyncIterator
@@ -137,7 +138,7 @@ async def work(invocation: Invocation, session: Session) -> None:
         try:
             output = await asyncio.to_thread(invoke, invocation.body, session)
         except Exception as error:
-            print(repr(error), file=sys.stderr, flush=True)
+            logging.error("event=invocation_failed id=%s error=%r", invocation.body["id"], error)
             await invocation.become("failed")
         else:
             await invocation.become("completed", output)

@@ -34,8 +34,19 @@ running: dict[str, asyncio.Task[None]] = {}
 async def create(request: Request) -> JSONResponse:
     """``POST /responses``."""
     way, body = request.path_params["way"], await request.json()
-    response = {"id": f"resp_{uuid.uuid4().hex}", "object": "response", "created_at": 0, "model": body["model"]}
-    response |= {"status": "queued", "output": [], "error": None, "background": True, "tools": body.get("tools", [])}
+    response = {
+        "id": f"resp_{uuid.uuid4().hex}",
+        "object": "response",
+        "created_at": 0,
+        "model": body["model"],
+    }
+    response |= {
+        "status": "queued",
+        "output": [],
+        "error": None,
+        "background": True,
+        "tools": body.get("tools", []),
+    }
     responses[response["id"]] = response
     note(folder / f"{reference_of(Conversation.read(body['input']).question)}.jobs", response["id"])
     running[response["id"]] = asyncio.create_task(work(way, body, response))
@@ -113,7 +124,13 @@ def item_of(act: Act, label: str) -> Item:
     call = {"name": act.step.tool, "arguments": act.step.arguments}
     if act.kind == "ask":
         return {"type": "mcp_approval_request", "id": new_id("mcpr"), "server_label": label, **call}
-    return {"type": "function_call", "id": new_id("fc"), "call_id": new_id("call"), **call, "status": "completed"}
+    return {
+        "type": "function_call",
+        "id": new_id("fc"),
+        "call_id": new_id("call"),
+        **call,
+        "status": "completed",
+    }
 
 
 def new_id(prefix: str) -> str:

@@ -58,7 +58,9 @@ def reply(messages: list[dict[str, Any]]) -> dict[str, Any]:
         calls += message.get("tool_calls") or []
         if message["role"] == "tool":
             results[message["tool_call_id"]] = text_of(message)
-    done = [(call["function"]["name"], call["function"]["arguments"]) for call in calls if call["id"] in results]
+    done = [
+        (call["function"]["name"], call["function"]["arguments"]) for call in calls if call["id"] in results
+    ]
     if step := next_step(steps, done):
         function = {"name": step.tool, "arguments": step.arguments}
         call = {"id": f"call_{uuid.uuid4().hex[:12]}", "type": "function", "function": function}

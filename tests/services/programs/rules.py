@@ -15,7 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-_VERBS = {"buy": "item", "mail": "to", "publish": "title", "look up": "thing", "wait at": "gate", "say": "text"}
+_VERBS = {
+    "buy": "item",
+    "mail": "to",
+    "publish": "title",
+    "look up": "thing",
+    "wait at": "gate",
+    "say": "text",
+}
 _REFERENCE = re.compile(r"\(ref (\w+)\)")
 _STEP = re.compile(rf"({'|'.join(_VERBS)}) (.+)", re.IGNORECASE)
 

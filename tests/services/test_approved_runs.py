@@ -1,4 +1,4 @@
-"""A service that reports the run of an approved call as a function call and its output, alone or after its history."""
+"""A service that reports the run of an approved call as a function call and its output."""
 
 from __future__ import annotations
 

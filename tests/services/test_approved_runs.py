@@ -10,7 +10,7 @@ from tests.services.purchases import Purchases
 from tests.support.service_stories import Service, Story
 
 
-@pytest.mark.parametrize("way", ["function", "echo"])
+@pytest.mark.parametrize("way", ["function", pytest.param("echo", marks=pytest.mark.full)])
 class TestApprovedRuns(Purchases):
     @pytest.fixture
     def story(

@@ -94,7 +94,8 @@ def find_python(oldest: tuple[int, int], newest: tuple[int, int]) -> Path:
         )
         if found.returncode == 0:
             return Path(found.stdout.strip())
-    raise NoPython(f"no Python {oldest[0]}.{oldest[1]} to {newest[0]}.{newest[1]} on this machine")
+    wanted = " or ".join(f"{major}.{minor}" for major, minor in versions)
+    raise NoPython(f"this machine has no Python {wanted}")
 
 
 def _runs(python: str) -> bool:

@@ -139,7 +139,8 @@ class Story:
         (self.service.folder / self.gate).touch()
 
     def wait_at_gate(self) -> None:
-        """Wait until the job has come to the gate."""
+        """Wait until the job has come to the gate, and a run polls it."""
+        self.proxy.wait_for(lambda seen: any(exchange.method == "GET" for exchange in seen))
         deadline = time.monotonic() + PATIENCE_S
         while not (self.service.folder / f"{self.gate}.reached").exists():
             assert time.monotonic() < deadline, "the job did not come to its gate"

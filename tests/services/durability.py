@@ -53,6 +53,17 @@ class DurableJobs:
         story.proxy.next_create = "answer lost"
         assert_settled_or_asked(story, story.ask("Say hello"))
 
+    def test_a_post_that_never_arrived_makes_one_job_once_it_is_settled_or_allowed(
+        self, story: Story
+    ) -> None:
+        story.proxy.next_create = "never arrives"
+        end = story.ask("Say hello")
+        if end.status == "waits":
+            assert story.jobs == []
+            end = story.answer(True)
+        assert (end.status, end.text) == ("answered", "hello. Turn 1.")
+        assert len(story.jobs) == 1
+
     def test_a_poll_whose_answer_is_lost_is_repeated(self, story: Story) -> None:
         story.proxy.next_poll = "answer lost"
         assert story.ask("Say hello").text == "hello. Turn 1."

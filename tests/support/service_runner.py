@@ -1,36 +1,19 @@
-"""The graph's side of the tests with other services: a run of a thread, in a process that may be killed.
+"""Runs of a thread, each in a process that may be killed; what they do is in :mod:`.service_graph`.
 
-Uses what the library publishes and nothing else. :class:`Runs` keeps a helper that has imported everything and
-forks one process a run (multiprocessing's fork server).
+:class:`Runs` keeps a helper that has imported everything and forks one process a run (multiprocessing's fork server).
 """
 
 from __future__ import annotations
 
-import asyncio
 import multiprocessing
-import os
-from collections.abc import Callable
+import multiprocessing.forkserver
 from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any
-
-import httpcore2
-import openai
-from langchain_core.tools import tool
-from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
-from langgraph.types import Command
-
-# The ledger's class and httpcore are imported on first use: here, a forked process finds them imported.
-from databricks_supervisor import SqlLedger, SupervisorError, create_supervisor_graph
-
-__all__ = ["End", "Run", "Runs", "Spec", "SqlLedger", "httpcore2"]
 
 PATIENCE_S = 120.0
 """How long a test waits for what must come. Never a measure of speed."""
-
-Event = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -123,13 +106,14 @@ class Runs:
 
     def __init__(self) -> None:
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["tests.support.service_runner"])
+        self._context.set_forkserver_preload(["tests.support.service_graph"])
+        multiprocessing.forkserver.ensure_running()  # It imports while the services start.
         self._started: list[Run] = []
 
     def start(self, spec: Spec) -> Run:
         """Start one."""
         ours, theirs = self._context.Pipe(duplex=False)
-        process = self._context.Process(target=drive, args=(asdict(spec), theirs), daemon=True)
+        process = self._context.Process(target=_drive, args=(asdict(spec), theirs), daemon=True)
         process.start()
         theirs.close()
         run = Run(process, ours)
@@ -145,68 +129,7 @@ class Runs:
         return len(left)
 
 
-def drive(given: dict[str, Any], events: Connection) -> None:
-    """What the process does."""
-    end = asyncio.run(_drive(Spec(**given)))
-    events.send(asdict(end))
-    events.close()
+def _drive(given: dict[str, Any], events: Connection) -> None:
+    from tests.support import service_graph
 
-
-async def _drive(spec: Spec) -> End:
-    config = {"configurable": {"thread_id": spec.thread}}
-    async with AsyncSqliteSaver.from_conn_string(spec.store) as saver:
-        try:
-            graph = build(spec).compile(checkpointer=saver, durability="sync")
-            await graph.ainvoke(_input(spec.given), config)
-        except SupervisorError as error:
-            return End("error", error=type(error).__name__, said=str(error))
-        state = await graph.aget_state(config)
-    asked = [found.value for found in state.interrupts]
-    job = dict(state.values.get("job") or {})
-    status = "waits" if asked else "answered" if job.get("ended") and not state.next else "unfinished"
-    texts = [message.text for message in state.values.get("messages", []) if message.text]
-    return End(status, asked, texts, job=job)
-
-
-def build(spec: Spec) -> Any:
-    """The graph, as an application would make it."""
-    tools: list[Any] = [*spec.tools]
-    if spec.functions is not None:
-        tools.append(look_up_in(Path(spec.functions)))
-    return create_supervisor_graph(
-        tools=tools,
-        client_factory=client_factory_of(spec),
-        **{"model": "up/rules", "polling": 0.1, "deadline_s": PATIENCE_S, **spec.options},
-    )
-
-
-def client_factory_of(spec: Spec) -> Callable[[str | None], Any]:
-    """Builds the client of the service."""
-    if spec.client == "agentbricks":
-        from databricks_supervisor.agentbricks import agentbricks_client  # type: ignore[import-not-found]
-
-        return lambda _: agentbricks_client(spec.base_url, api_key="none")
-    return lambda _: openai.AsyncOpenAI(base_url=spec.base_url, api_key="none")
-
-
-def look_up_in(file: Path) -> Any:
-    """A client-side function that leaves a trace."""
-
-    @tool
-    def look_up(thing: str) -> str:
-        """Look something up."""
-        handle = os.open(file, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o644)
-        os.write(handle, f"look up {thing}\n".encode())
-        os.close(handle)
-        return f"found {thing}"
-
-    return look_up
-
-
-def _input(given: Any) -> Any:
-    match given:
-        case {"ask": text}:
-            return {"messages": [{"role": "user", "content": text}]}
-        case {"answer": value}:
-            return Command(resume=value)
-    return None
+    service_graph.drive(given, events)

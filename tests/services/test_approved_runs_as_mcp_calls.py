@@ -1,0 +1,19 @@
+"""A service that reports the run of an approved call as ``mcp_call``, with the approval's id or without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.services.purchases import Purchases
+from tests.support.service_stories import Service, Story
+
+
+@pytest.mark.parametrize("way", ["joined", "unjoined"])
+class TestApprovedRuns(Purchases):
+    @pytest.fixture
+    def story(
+        self, new_story: Callable[..., Story], approved_runs: Callable[[str], Service], way: str
+    ) -> Story:
+        return new_story(approved_runs(way))

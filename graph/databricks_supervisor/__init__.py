@@ -20,7 +20,7 @@ from .polling import PollMoment
 from .run import Time
 from .settings import SupervisorContext
 from .state import Job, SupervisorInput, SupervisorOutput, SupervisorState
-from .tools import app, genie_space, knowledge_assistant, uc_connection, uc_function
+from .tools import app, genie_space, knowledge_assistant, mcp, uc_connection, uc_function
 
 if TYPE_CHECKING:
     from .ledger import SqlLedger
@@ -45,6 +45,7 @@ __all__ = [
     "databricks_client",
     "genie_space",
     "knowledge_assistant",
+    "mcp",
     "uc_connection",
     "uc_function",
     *errors.__all__,

@@ -14,6 +14,7 @@ from langgraph.graph import END, START
 
 from .approval_policy import ApprovalPolicy
 from .checkpoint.ledger_resolver import LedgerResolver
+from .client.dialect import dialect_of
 from .client.pool import ClientFactory, ClientPool, databricks_client
 from .compiled import SupervisorGraph
 from .entry.prepare import Parts
@@ -39,6 +40,7 @@ def create_supervisor_graph(
     polling: Polling = "auto",
     ledger: Ledger | None = None,
     client_factory: ClientFactory = databricks_client,
+    dialect: str | None = None,
     require_approval: ApprovalPolicy = "always",
     on_failure: OnFailure = "raise",
     on_unknown_submission: OnUnknownSubmission = "ask",
@@ -66,6 +68,8 @@ def create_supervisor_graph(
             SQLite file or Postgres database, or in memory with an in-memory checkpointer (then always).
         client_factory: Builds a client of the OpenAI SDK for a named identity (``None``: the process's own);
             called in a thread, once per identity and event loop. Default: the workspace of the environment.
+        dialect: Which service answers: ``"databricks"``, ``"openai"``, ``"agentserver"``, ``"ogx"``,
+            ``"long-running"``, ``"litellm"`` or ``"default"`` (docs/services.md). By default its address tells.
         require_approval: Which MCP tool calls a person must approve, in OpenAI's vocabulary.
         on_failure: ``"raise"`` a typed error when a job ends without its answer, or add a ``"message"`` that
             says so, for callers that must go on (a branch of a fan-out).
@@ -108,6 +112,7 @@ def create_supervisor_graph(
         on_failure=on_failure,
         on_unknown_submission=on_unknown_submission,
         on_busy=on_busy,
+        dialect=dialect,
         deadline_s=deadline_s,
         create_timeout_s=create_timeout_s,
         retrieve_timeout_s=retrieve_timeout_s,
@@ -123,7 +128,11 @@ def create_supervisor_graph(
         output_schema=SupervisorOutput,
     )
     graph.parts = Parts(
-        settings, LedgerResolver(ledger), ClientPool(client_factory), time or Time(), request_headers
+        settings,
+        LedgerResolver(ledger),
+        ClientPool(client_factory, dialect=dialect_of(dialect) if dialect is not None else None),
+        time or Time(),
+        request_headers,
     )
     graph.add_node("submit", sync_and_async("submit", submit))
     graph.add_node("poll", sync_and_async("poll", poll))

@@ -12,6 +12,7 @@ from langchain_core.tools import BaseTool
 from pydantic import BaseModel, ConfigDict, Field
 
 from .approval_policy import ApprovalPolicy, check_policy
+from .client.dialect import dialect_of
 from .errors import ConfigurationError
 from .polling import Polling
 from .tools import approval_labels
@@ -94,6 +95,7 @@ class Settings:
     not_found_grace_s: float = 10.0
     max_rounds: int = 25
     identity: str | None = None
+    dialect: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, str) or not self.model.strip():
@@ -125,7 +127,8 @@ class Settings:
                 raise ConfigurationError(f"{what} cannot be sent as JSON: {error}.") from None
         if own := sorted(_OWN_KEYS & self.parameters.keys()):
             raise ConfigurationError(f"parameters may not contain {', '.join(own)}: the graph sets them.")
-        if self.tools and (inference := sorted(_INFERENCE & self.parameters.keys())):
+        refused = self.dialect is None or not dialect_of(self.dialect).parameters_with_tools
+        if self.tools and refused and (inference := sorted(_INFERENCE & self.parameters.keys())):
             raise ConfigurationError(
                 f"{', '.join(inference)} cannot be given together with tools: the service refuses it "
                 "(Parameter not supported when tools are provided). Leave it out, or the tools."

@@ -85,6 +85,27 @@ def app(name: str, description: str = "") -> dict[str, Any]:
     return _hosted("app", name=name, description=description)
 
 
+def mcp(server_label: str, server_url: str | None = None, **settings: Any) -> dict[str, Any]:
+    """An MCP server that the service calls, in OpenAI's form. Its calls need approval unless it says otherwise.
+
+    Args:
+        server_label: Name of the server in calls and approvals.
+        server_url: Its address; a service may know its servers by label alone.
+        settings: More fields of the tool, such as ``require_approval``, ``allowed_tools`` or ``headers``.
+
+    Raises:
+        ConfigurationError: The label is empty.
+
+    Example:
+        >>> mcp("shop", "https://shop.example/mcp")["server_label"]
+        'shop'
+    """
+    if not isinstance(server_label, str) or not server_label.strip():
+        raise ConfigurationError("mcp: server_label is empty. Give the server a name.")
+    address = {"server_url": server_url} if server_url else {}
+    return {"type": "mcp", "server_label": server_label, **address, **settings}
+
+
 def _hosted(kind: str, **settings: str) -> dict[str, Any]:
     required = {key: value for key, value in settings.items() if key != "description"}
     for key, value in required.items():
@@ -158,8 +179,14 @@ def _check(entry: dict[str, Any], names: set[str]) -> None:
 
 def approval_labels(declared: Sequence[dict[str, Any]]) -> list[str]:
     """Names of the declared tools whose calls may need a person's approval."""
-    return [
+    hosted = [
         str(entry[entry["type"]].get(_APPROVAL_TYPES[entry["type"]], entry["type"]))
         for entry in declared
         if entry["type"] in _APPROVAL_TYPES
     ]
+    servers = [
+        str(entry.get("server_label") or "mcp")
+        for entry in declared
+        if entry["type"] == "mcp" and entry.get("require_approval") != "never"
+    ]
+    return hosted + servers

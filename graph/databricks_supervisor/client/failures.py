@@ -177,6 +177,10 @@ class OutcomeUnknown(Exception):
     """The POST was sent, and the response does not show whether it created anything."""
 
 
+class AlreadyExists(OutcomeUnknown):
+    """The service refused a POST because it has a response with the id that this side chose (409)."""
+
+
 class Transient(Exception):
     """A read failed and can be retried.
 
@@ -199,6 +203,8 @@ def classify_create(refused: ErrorResponse) -> NotAccepted | OutcomeUnknown:
             status_code=code,
         )
         return NotAccepted(error, retryable=True, retry_after_s=refused.retry_after_s)
+    if code == 409 and "response_id_conflict" in refused.text:
+        return AlreadyExists(f"the service answered {code}: {refused.text}")
     if code in (408, 409) or (code >= 500 and code != 501):
         return OutcomeUnknown(f"the service answered {code}: {refused.text}")
     return NotAccepted(_final_error(refused, "Nothing was submitted."), stale_credentials=code == 401)

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 from ..errors import ConfigurationError, SupervisorError
 from ..redaction import scrub
+from .dialect import Dialect
 from .responses import SupervisorClient
 
 if TYPE_CHECKING:
@@ -86,10 +87,17 @@ class ClientPool:
     Args:
         factory: Builds a client. A plain function is called in a thread, so it may block.
         clock: Returns monotonic seconds.
+        dialect: What the service wants; ``None``: what its address tells.
     """
 
-    def __init__(self, factory: ClientFactory, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        factory: ClientFactory,
+        clock: Callable[[], float] = time.monotonic,
+        dialect: Dialect | None = None,
+    ) -> None:
         self._factory = factory
+        self._dialect = dialect
         self._clock = clock
         self._lock = threading.Lock()
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Clients] = WeakKeyDictionary()
@@ -156,7 +164,7 @@ class ClientPool:
                 f"client_factory({identity!r}) failed: {type(error).__name__}: {scrub(str(error))} "
                 "Nothing was submitted."
             ) from None
-        return SupervisorClient(client)
+        return SupervisorClient(client, self._dialect)
 
 
 @dataclass(slots=True, eq=False)

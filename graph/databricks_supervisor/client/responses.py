@@ -15,13 +15,15 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
-from ..errors import AuthenticationError, ServiceError
+from ..errors import AuthenticationError, RequestRejectedError, ServiceError
 from ..polling import RateBudget
 from ..redaction import scrub_answer
+from .dialect import STATUSES, Dialect, guess_dialect
 from .failures import (
+    AlreadyExists,
     ErrorResponse,
     NotAccepted,
     OutcomeUnknown,
@@ -74,11 +76,28 @@ class ServiceResponse:
         return replace(self, output=None, body={})
 
 
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of a submission whose answer was lost.
+
+    Attributes:
+        outcome: What the service says. Where it never arrived, the same submission may be sent again.
+        response: The response, if it exists.
+    """
+
+    outcome: Literal["exists", "never arrived", "cannot say"]
+    response: ServiceResponse | None = None
+
+
 class SupervisorClient:
     """Background responses over one client of the OpenAI SDK.
 
     Args:
         openai: The client.
+        dialect: What the service wants; ``None``: what its address tells.
+
+    Attributes:
+        dialect: What the service wants.
 
     Example:
         >>> import asyncio, openai
@@ -90,8 +109,9 @@ class SupervisorClient:
         True
     """
 
-    def __init__(self, openai: AsyncOpenAI) -> None:
+    def __init__(self, openai: AsyncOpenAI, dialect: Dialect | None = None) -> None:
         self._openai = openai
+        self.dialect = dialect or guess_dialect(str(openai.base_url))
         self._polls = PollTransport.of(openai)
         self._slots = asyncio.Semaphore(MAX_SDK_REQUESTS)
 
@@ -101,6 +121,7 @@ class SupervisorClient:
         *,
         idempotency_key: str,
         timeout_s: float,
+        submission: str = "",
         headers: Mapping[str, str] | None = None,
     ) -> ServiceResponse:
         """POST a background response, once.
@@ -108,6 +129,7 @@ class SupervisorClient:
         Args:
             body: The request, as JSON.
             idempotency_key: Sent for services that support it; nothing here depends on it.
+            submission: What makes two submissions the same, for services where this side chooses the response's id.
             timeout_s: Time-out of each phase of the exchange, in seconds.
             headers: More headers, such as the trace context.
 
@@ -115,11 +137,16 @@ class SupervisorClient:
             NotAccepted: It is certain that nothing was created.
             OutcomeUnknown: Any other failure.
         """
-        headers = {**(headers or {}), "Idempotency-Key": idempotency_key}
+        chosen = {"Idempotency-Key": idempotency_key, **self.dialect.headers(submission)}
+        headers = {**(headers or {}), **chosen}
         try:
             return _read(
                 await self._exchange("POST", "/responses", timeout_s, classify_create, body, headers)
             )
+        except AlreadyExists as conflict:
+            if (chosen_id := self.dialect.chosen_id(submission)) is not None:
+                return ServiceResponse(chosen_id, "queued")  # An earlier attempt has arrived.
+            raise OutcomeUnknown(str(conflict)) from None
         except (NotAccepted, OutcomeUnknown):
             raise
         except _Unreadable as error:
@@ -153,6 +180,24 @@ class SupervisorClient:
             if isinstance(refused := classify_unsent(error, self._host).error, AuthenticationError):
                 raise refused from None
             raise Transient(describe(error)) from None
+
+    async def settle(self, submission: str, *, timeout_s: float) -> Settled:
+        """What became of a submission whose answer was lost, where the service can tell.
+
+        Args:
+            submission: As it was given to :meth:`create`.
+            timeout_s: Time-out of the exchange, in seconds.
+        """
+        chosen_id = self.dialect.chosen_id(submission)
+        if chosen_id is None:
+            return Settled("cannot say")
+        try:
+            found = await self.retrieve(chosen_id, timeout_s=timeout_s)
+        except RequestRejectedError as error:
+            return Settled("never arrived" if error.status_code == 404 else "cannot say")
+        except (Transient, ServiceError):
+            return Settled("cannot say")
+        return Settled("exists", found)
 
     async def cancel(self, response_id: str, *, timeout_s: float) -> bool:
         """Ask the service to cancel a job.
@@ -244,7 +289,7 @@ def _read(response: Any, last: ServiceResponse | None = None) -> ServiceResponse
     return ServiceResponse(
         id=body["id"],
         # Without a status: a service without background mode finished the response before answering.
-        status=status if isinstance(status, str) and status else "completed",
+        status=STATUSES.get(status, status) if isinstance(status, str) and status else "completed",
         output=body.get("output"),
         body=body,
         digest=digest,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.messages import (
@@ -73,7 +74,21 @@ def question_digest(messages: Sequence[BaseMessage]) -> str:
     return hashlib.sha256(canonical(_shortest_period(pairs)).encode()).hexdigest()
 
 
-def request_input(messages: Sequence[BaseMessage]) -> list[Item]:
+@dataclass(frozen=True, slots=True)
+class HistoryRules:
+    """What a service accepts in the history that a request sends back.
+
+    Attributes:
+        item_ids: Whether messages and calls keep their ids. Services of reasoning models refuse an id whose reasoning
+            item is missing.
+        approval_response_ids: Whether the response to an approval request has an id, equal to the request's.
+    """
+
+    item_ids: bool = True
+    approval_response_ids: bool = True
+
+
+def request_input(messages: Sequence[BaseMessage], rules: HistoryRules | None = None) -> list[Item]:
     """The whole conversation as the ``input`` of a create request.
 
     Includes messages, function calls with their outputs, runs that the service reported as ``mcp_call``, and
@@ -82,6 +97,7 @@ def request_input(messages: Sequence[BaseMessage]) -> list[Item]:
 
     Args:
         messages: The conversation, oldest first.
+        rules: What the service accepts.
 
     Returns:
         New items with known keys only, no nulls and no id over 64 characters, and exactly one output per call.
@@ -97,11 +113,21 @@ def request_input(messages: Sequence[BaseMessage]) -> list[Item]:
         for item in items_from_message(message)
     ]
     sendable = [clean for item in join_approved_runs(items) if (clean := _clean(item)) is not None]
-    return pair_calls(_without_duplicates(shorten_ids(sendable)))
+    paired = pair_calls(_without_duplicates(shorten_ids(sendable)))
+    return [_by_rules(item, rules) for item in paired] if rules is not None else paired
+
+
+def _by_rules(item: Item, rules: HistoryRules) -> Item:
+    has_id = {
+        "message": rules.item_ids,
+        "function_call": rules.item_ids,
+        "mcp_approval_response": rules.approval_response_ids,
+    }
+    return {key: value for key, value in item.items() if key != "id" or has_id.get(item["type"], True)}
 
 
 def sent_input(messages: Sequence[BaseMessage], response_id: str) -> list[Item]:
-    """The ``input`` of the request that created a response.
+    """The ``input`` of the request that created a response, with all ids.
 
     Args:
         messages: The conversation, oldest first; the response's own messages are ignored.

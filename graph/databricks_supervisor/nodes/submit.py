@@ -13,7 +13,9 @@ from langgraph.types import interrupt
 
 from ..approvals.decisions import record_decision, resubmit_id
 from ..approvals.interrupts import PendingAction, answer_schema, interrupt_value, read_answer
+from ..client.dialect import DEFAULT, Dialect
 from ..client.failures import NotAccepted
+from ..client.responses import ServiceResponse
 from ..errors import (
     InvalidAnswerError,
     RequestRejectedError,
@@ -72,20 +74,25 @@ async def submit(state: SupervisorState, config: RunnableConfig) -> dict[str, An
 
 
 def request_body(
-    settings: Settings, messages: Sequence[BaseMessage], tools: Sequence[dict[str, Any]] = ()
+    settings: Settings,
+    messages: Sequence[BaseMessage],
+    tools: Sequence[dict[str, Any]] = (),
+    dialect: Dialect = DEFAULT,
 ) -> dict[str, Any]:
     """The request for a background response (docs/wire.md: Submit).
 
     Args:
         settings: The graph's settings.
         messages: The conversation.
-        tools: Function tools of whoever asks, beside the graph's own.
+        tools: The caller's own function tools, beside the graph's.
+        dialect: What the service wants.
     """
     body: dict[str, Any] = {
         "model": settings.model,
-        "input": request_input(messages),
+        "input": request_input(messages, dialect.history),
         "background": True,
         "stream": False,
+        **dialect.body,
         **settings.parameters,
     }
     if settings.instructions:
@@ -111,10 +118,27 @@ async def _submitted(run: Run, job: Job, messages: Sequence[BaseMessage]) -> Don
                 raise refused.error from None
             await run.time.sleep(delay)
             continue
-        may_repeat = run.settings.on_unknown_submission == "resubmit"
-        if not (isinstance(result, Unknown) and may_repeat and result.attempt < MOST_ATTEMPTS):
+        if isinstance(result, Done):
+            return result
+        settled = await _settle(run, job, result)
+        if isinstance(settled, Done):
+            return settled
+        may_repeat = settled == "never arrived" or run.settings.on_unknown_submission == "resubmit"
+        if not may_repeat or result.attempt >= MOST_ATTEMPTS:
             return result
         permit = result.attempt
+
+
+async def _settle(run: Run, job: Job, unknown: Unknown) -> Done | str:
+    """Ask the service what became of a POST; the recorded outcome if it exists there."""
+    client = await run.client()
+    settled = await client.settle(_submission(job), timeout_s=run.settings.retrieve_timeout_s)
+    if settled.response is None:
+        return settled.outcome
+    outcome = _outcome(settled.response, unknown.claimed_at)
+    await run.ledger.record(_key(job), unknown.attempt, outcome)
+    logger.info("event=submission_settled thread=%s response_id=%s", run.thread, settled.response.id)
+    return Done(outcome, now=False)
 
 
 async def _post_once(
@@ -125,7 +149,7 @@ async def _post_once(
     Raises:
         NotAccepted: Nothing was created; the claim was given back.
     """
-    key = EffectKey(job["turn_id"], job["round"], "submit")
+    key = _key(job)
     timeout_s = run.settings.create_timeout_s
     client = await run.client()  # Before the claim: building it can take longer than a claim lasts.
     if job["round"] == 0:
@@ -133,12 +157,13 @@ async def _post_once(
 
     async def post(attempt: int) -> dict[str, Any]:
         response = await client.create(
-            request_body(run.settings, messages, job.get("tools", ())),
+            request_body(run.settings, messages, job.get("tools", ()), client.dialect),
             headers=_headers(run),
             idempotency_key=f"{key.turn_id}-{key.round}-{attempt}",
+            submission=_submission(job),
             timeout_s=timeout_s,
         )
-        return {"response_id": response.id, "status": response.status, "at": run.time.now()}
+        return _outcome(response, run.time.now())
 
     async def cancel(outcome: dict[str, Any]) -> None:
         await client.cancel(outcome["response_id"], timeout_s=timeout_s)
@@ -152,6 +177,19 @@ async def _post_once(
         permit=permit,
         on_late=cancel,
     )
+
+
+def _key(job: Job) -> EffectKey:
+    return EffectKey(job["turn_id"], job["round"], "submit")
+
+
+def _submission(job: Job) -> str:
+    """What makes two submissions the same, for the service."""
+    return f"{job['turn_id']} {job['round']}"
+
+
+def _outcome(response: ServiceResponse, submitted_at: float) -> dict[str, Any]:
+    return {"response_id": response.id, "status": response.status, "at": submitted_at}
 
 
 def _headers(run: Run) -> dict[str, str]:

@@ -1,0 +1,138 @@
+"""Dialects: what the services of background Responses want differently, as data (docs/services.md).
+
+All of them speak the same contract; each has its own wishes about what is sent back as history, its own limits, and
+its own way to tell whether a request has arrived. Nothing outside this module knows a service by its name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
+
+from ..errors import ConfigurationError
+from ..items.history import HistoryRules
+
+STATUSES: Final[Mapping[str, str]] = {
+    "pending": "queued",
+    "running": "in_progress",
+    "active": "in_progress",
+    "processing": "in_progress",
+    "succeeded": "completed",
+    "canceled": "cancelled",
+    "expired": "failed",
+}
+"""Statuses that services use beside OpenAI's, with OpenAI's word."""
+
+Settlement = Literal["nothing", "chosen id"]
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """What one service wants.
+
+    Attributes:
+        name: Its name in settings.
+        title: Its name for people.
+        history: What a request's ``input`` may hold.
+        body: Fields that every request has.
+        parameters_with_tools: Whether inference parameters (``temperature``, …) may be given together with tools.
+        job_limit_s: Seconds after which the service ends a job by itself.
+        settlement: How the outcome of a POST without an answer is settled: not at all, or by the id that this side
+            has chosen for the response and sent in a header.
+        cancels: Whether the service cancels jobs.
+        ended_on: The day on which the service was shut down, as in ``2026-09-30``; ``""`` while it lives.
+    """
+
+    name: str
+    title: str
+    history: HistoryRules = field(default_factory=HistoryRules)
+    body: Mapping[str, Any] = field(default_factory=dict)
+    parameters_with_tools: bool = True
+    job_limit_s: float = 30 * 60.0
+    settlement: Settlement = "nothing"
+    cancels: bool = True
+    ended_on: str = ""
+
+    def chosen_id(self, key: str) -> str | None:
+        """The id of the response to a submission, where this side chooses it; the same for every attempt.
+
+        Args:
+            key: What makes two submissions the same.
+
+        Example:
+            >>> chosen = DIALECTS["agentserver"].chosen_id("turn-1 0")
+            >>> chosen == DIALECTS["agentserver"].chosen_id("turn-1 0"), len(chosen)
+            (True, 57)
+        """
+        if self.settlement != "chosen id":
+            return None
+        return f"caresp_{hashlib.sha256(key.encode()).hexdigest()[:50]}"
+
+    def headers(self, key: str) -> dict[str, str]:
+        """Headers of a create."""
+        chosen = self.chosen_id(key)
+        return {"x-agent-response-id": chosen} if chosen is not None else {}
+
+
+_WITHOUT_IDS: Final = HistoryRules(item_ids=False, approval_response_ids=False)
+
+DIALECTS: Final[Mapping[str, Dialect]] = {
+    dialect.name: dialect
+    for dialect in (
+        Dialect(
+            "databricks",
+            "the Databricks Supervisor API",
+            parameters_with_tools=False,
+            cancels=False,
+            ended_on="2026-09-30",
+        ),
+        Dialect("openai", "OpenAI", _WITHOUT_IDS, body={"store": True}, job_limit_s=8 * 3600.0),
+        Dialect(
+            "agentserver",
+            "Azure's agent server",
+            _WITHOUT_IDS,
+            body={"store": True},
+            settlement="chosen id",
+        ),
+        Dialect("ogx", "OGX", _WITHOUT_IDS, body={"store": True}, job_limit_s=300.0),
+        Dialect("long-running", "Databricks' long-running agent server", cancels=False),
+        Dialect("litellm", "a LiteLLM proxy", _WITHOUT_IDS, job_limit_s=3600.0),
+        Dialect("default", "a service of background Responses"),
+    )
+}
+"""The services that are known, by name. ``default`` is careful: it sends what every service takes."""
+
+
+DEFAULT: Final = DIALECTS["default"]
+
+
+def dialect_of(name: str) -> Dialect:
+    """The dialect of that name.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    try:
+        return DIALECTS[name]
+    except (KeyError, TypeError):
+        known = ", ".join(DIALECTS)
+        raise ConfigurationError(f"dialect must be one of {known}, or None; got {name!r}.") from None
+
+
+def guess_dialect(base_url: str) -> Dialect:
+    """The dialect of a service whose address tells, else ``default``.
+
+    Example:
+        >>> guess_dialect("https://api.openai.com/v1/").name, guess_dialect("http://127.0.0.1:8321/v1").name
+        ('openai', 'default')
+    """
+    parts = urlsplit(base_url)
+    host = parts.hostname or ""
+    if host == "api.openai.com" or host.endswith(".openai.azure.com"):
+        return DIALECTS["openai"]
+    if "/ai-gateway/mlflow/" in f"{parts.path}/":
+        return DIALECTS["databricks"]
+    return DEFAULT

@@ -168,6 +168,11 @@ def items_of(messages: Iterable[BaseMessage], response_id: str | None) -> list[I
     ]
 
 
+def says_something(item: Item) -> bool:
+    """Whether an item is part of an answer: a list of tools, or reasoning without anything else, is none."""
+    return item.get("type") not in ("mcp_list_tools", "reasoning")
+
+
 def pending_of(
     messages: Iterable[BaseMessage], response_id: str | None, function_names: Collection[str]
 ) -> Pending:

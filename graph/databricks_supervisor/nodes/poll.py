@@ -23,7 +23,7 @@ from ..errors import (
 )
 from ..items import Item, message_from_item
 from ..items.history import sent_input
-from ..items.output import new_items, pending_of
+from ..items.output import items_of, new_items, pending_of, says_something
 from ..polling import PollMoment, Retry, next_delay
 from ..redaction import scrub
 from ..run import Run, run_of
@@ -221,7 +221,8 @@ async def _deliver(
     details = response.body.get("incomplete_details")
     if isinstance(details, dict) and isinstance(details.get("reason"), str):
         job = {**job, "incomplete": scrub(details["reason"])}
-    error = failure_of_status(response_id, response.body, job["delivered"])
+    own = items_of([*before, *messages], response_id)
+    error = failure_of_status(response_id, response.body, sum(map(says_something, own)))
     if error is not None:
         failed = await fail_turn(run, job, error)
         return {"job": failed["job"], "messages": messages + failed.get("messages", [])}

@@ -76,7 +76,7 @@ def failure_of_status(response_id: str, body: Mapping[str, Any], delivered: int)
     Args:
         response_id: Id of the job.
         body: The response.
-        delivered: How many output items it has delivered.
+        delivered: How many output items of an answer it has delivered.
     """
     status = str(body.get("status") or "completed")
     said = _error_text(body.get("error"))

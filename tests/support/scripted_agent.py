@@ -209,6 +209,10 @@ class ScriptedAgent:
             if item["type"] == "mcp_approval_response"
         }
 
+    def all_decisions(self) -> list[tuple[str, bool]]:
+        """What all creates say about approvals, in order: each decision is sent once."""
+        return [pair for create in range(len(self.inputs)) for pair in self.decisions(create).items()]
+
     def outputs(self, create: int = -1) -> dict[str, str]:
         """The function outputs in a create, by call id."""
         return {

@@ -130,7 +130,7 @@ async def test_every_turn_may_be_replaced_by_the_next() -> None:
     for n in range(1, 7):
         state = await graph.ainvoke(question(f"Question {n}"), thread())
     assert agent.jobs == 6
-    assert agent.decisions() == {f"a{n}": False for n in range(1, 6)}
+    assert agent.all_decisions() == [(f"a{n}", False) for n in range(1, 6)]
     assert texts(state)[-1] == "Answer to: Question 6"
 
 

@@ -52,7 +52,7 @@ async def test_resuming_with_nothing_does_not_give_the_last_answer_again(depth: 
         assert pending(await graph.ainvoke(None, thread())) == ["a2"]
     assert agent.jobs == 2
     assert pending(await graph.ainvoke(Command(resume=answer), thread())) == []
-    assert agent.decisions() == {"a1": True, "a2": True}
+    assert agent.all_decisions() == [("a1", True), ("a2", True)]
     assert agent.jobs == 3
 
 

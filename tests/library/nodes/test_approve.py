@@ -90,7 +90,7 @@ async def test_an_approval_after_an_approval_is_another_round() -> None:
     for n in range(1, 4):
         state = await graph.ainvoke(Command(resume={f"a{n}": n != 2}), thread())
     assert agent.jobs == 4
-    assert agent.decisions() == {"a1": True, "a2": False, "a3": True}
+    assert agent.all_decisions() == [("a1", True), ("a2", False), ("a3", True)]
     assert texts(state)[-1] == "Done."
 
 
@@ -263,7 +263,7 @@ async def test_parts_of_an_answer_may_come_to_different_processes(tmp_path: Path
         async with opened(agent, path) as graph:
             state = await graph.ainvoke(Command(resume=answer), thread())
     assert agent.jobs == 2
-    assert agent.decisions() == {"a1": True, "a2": False, "a3": True}
+    assert agent.all_decisions() == [("a1", True), ("a2", False), ("a3", True)]
     assert texts(state)[-1] == "a1: done; a2: refused (too dear); a3: done"
 
 

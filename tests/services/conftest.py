@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,19 +19,6 @@ from tests.support.service_stories import Service, Story
 
 pytest.register_assert_rewrite("tests.services.durability", "tests.services.purchases")
 
-NOT_YET = {
-    "test_agentserver_purchases.py": "dialect='agentserver'",
-    "test_agentserver_settled.py": "dialect='agentserver'",
-    "test_ogx_purchases.py": "dialect='ogx'",
-    "test_approved_runs_as_mcp_calls.py": "runs that are reported as mcp_call",
-    "test_agent_bricks.py": "dialect='agentbricks'",
-}
-"""Files that wait for a part of the library. Take a line out to switch its file on; a file that is named on the
-command line runs all the same.
-"""
-if "SERVICES_NOT_YET" not in os.environ:
-    collect_ignore = list(NOT_YET)
-
 AGENTSERVER = Server("agentserver", oldest=(3, 11))
 OGX = Server("ogx", oldest=(3, 12))
 
@@ -46,8 +32,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     }
     for reason in sorted(reasons):
         terminalreporter.write_line(f"tests/services: {reason}")
-    if collected := set(NOT_YET) & set(globals().get("collect_ignore", [])):
-        terminalreporter.write_line(f"tests/services: wait for the library: {', '.join(sorted(collected))}")
 
 
 @pytest.fixture(scope="session")

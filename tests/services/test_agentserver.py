@@ -1,27 +1,97 @@
-"""An agent on Azure's agent server, as its clients find it."""
+"""Azure's agent server: runs are ``mcp_call`` without an approval's id, and the client may choose a job's id."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
+import httpx
 import pytest
 
 from tests.services.durability import DurableJobs
+from tests.services.purchases import Purchases
+from tests.support.service_proxy import Fate
 from tests.support.service_stories import Service, Story
 
+HEADER = "x-agent-response-id"
+ID = re.compile(r"[^_]+_[A-Za-z0-9]{50}")
 
-class TestAgentserver(DurableJobs):
-    @pytest.fixture
-    def story(self, new_story: Callable[..., Story], agentserver: Service) -> Story:
-        return new_story(agentserver)
 
-    def test_an_approved_tool_runs(self, story: Story) -> None:
-        approved, end = story.approve_all(story.ask("Buy milk"))
-        assert (approved, end.text) == (["buy"], "bought milk. Turn 1.")
-        assert story.effects == ["buy milk"]
+@pytest.fixture
+def story(new_story: Callable[..., Story], agentserver: Service) -> Story:
+    return new_story(agentserver, options={"dialect": "agentserver"})
 
-    def test_a_refusal_ends_in_an_answer_and_runs_nothing(self, story: Story) -> None:
-        assert story.ask("Buy milk").status == "waits"
-        end = story.answer(False)
-        assert (end.status, end.text) == ("answered", "Not done. Turn 1.")
-        assert story.effects == []
+
+class TestJobs(DurableJobs):
+    """Jobs on the agent server."""
+
+
+class TestPurchases(Purchases):
+    """Tools behind approvals on the agent server."""
+
+
+def chosen_ids(story: Story) -> list[str | None]:
+    """The ids that the client chose, a POST after the other."""
+    return [exchange.headers.get(HEADER) for exchange in story.proxy.creates]
+
+
+def test_the_client_chooses_the_id_of_a_job(story: Story) -> None:
+    assert story.ask("Say hello").text == "hello. Turn 1."
+    (chosen,) = chosen_ids(story)
+    assert chosen is not None
+    assert ID.fullmatch(chosen)
+    assert story.jobs == [chosen]
+
+
+def test_every_round_has_an_id_of_its_own(story: Story) -> None:
+    assert story.ask("Look up prices").status == "answered"
+    chosen = chosen_ids(story)
+    assert len(set(chosen)) == 2
+    assert story.jobs == chosen
+
+
+@pytest.mark.parametrize("fate", ["answer lost", "never arrives"])
+def test_a_lost_post_is_settled_without_a_person(story: Story, fate: Fate) -> None:
+    story.proxy.next_create = fate
+    end = story.ask("Say hello")
+    assert (end.status, end.text) == ("answered", "hello. Turn 1.")
+    assert len(story.jobs) == 1
+    assert set(chosen_ids(story)) == set(story.jobs)
+
+
+@pytest.mark.parametrize("fate", ["answer held", "held on its way"])
+def test_a_post_of_a_killed_process_is_settled_by_the_next_one(story: Story, fate: Fate) -> None:
+    story.proxy.next_create = fate
+    run = story.start_asking("Say hello")
+    story.proxy.wait_until_held()
+    run.kill()
+    story.proxy.let_go()
+    end = story.resume()
+    assert (end.status, end.text) == ("answered", "hello. Turn 1.")
+    assert len(story.jobs) == 1
+    assert set(chosen_ids(story)) == set(story.jobs)
+
+
+def test_a_lost_follow_up_after_an_approval_is_settled_and_the_tool_runs_once(story: Story) -> None:
+    assert story.ask("Buy milk").status == "waits"
+    story.proxy.next_create = "answer lost"
+    end = story.answer(True)
+    assert (end.status, story.effects) == ("answered", ["buy milk"])
+    assert len(story.jobs) == 2
+
+
+def test_a_repeat_of_an_id_is_a_conflict_and_an_unknown_id_is_not_found(agentserver: Service) -> None:
+    """What the settling relies on, asked of the server itself."""
+    chosen = f"caresp_{'0' * 16}00{'a' * 32}"
+    url = f"{agentserver.base_url}/responses"
+    body = {"model": "m", "input": "Say hello (ref conflicts)", "background": True}
+    with httpx.Client(trust_env=False, timeout=60) as client:
+        assert client.get(f"{url}/{chosen}").status_code == 404
+        first = client.post(url, json=body, headers={HEADER: chosen})
+        again = client.post(url, json=body, headers={HEADER: chosen})
+        assert (first.status_code, first.json()["id"]) == (200, chosen)
+        assert again.status_code == 409
+        assert "response_id_conflict" in again.text
+        assert client.get(f"{url}/{chosen}").json()["id"] == chosen
+        malformed = client.post(url, json=body, headers={HEADER: "resp_short"})
+        assert malformed.status_code == 400

@@ -1,4 +1,4 @@
-"""A service that reports the run of an approved call as a function call and its output."""
+"""Services that run whatever their input lets them run, and report the runs of approved calls in different ways."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.services.purchases import Purchases
 from tests.support.service_stories import Service, Story
 
 
-@pytest.mark.parametrize("way", ["function", pytest.param("echo", marks=pytest.mark.full)])
+@pytest.mark.parametrize("way", ["function", "joined", "unjoined", "echo"])
 class TestApprovedRuns(Purchases):
     @pytest.fixture
     def story(

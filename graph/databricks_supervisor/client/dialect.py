@@ -39,11 +39,8 @@ class Dialect:
         history: What a request's ``input`` may hold.
         body: Fields that every request has.
         parameters_with_tools: Whether inference parameters (``temperature``, …) may be given together with tools.
-        job_limit_s: Seconds after which the service ends a job by itself.
         settlement: How the outcome of a POST without an answer is settled: not at all, or by the id that this side
             has chosen for the response and sent in a header.
-        cancels: Whether the service cancels jobs.
-        ended_on: The day on which the service was shut down, as in ``2026-09-30``; ``""`` while it lives.
     """
 
     name: str
@@ -51,10 +48,7 @@ class Dialect:
     history: HistoryRules = field(default_factory=HistoryRules)
     body: Mapping[str, Any] = field(default_factory=dict)
     parameters_with_tools: bool = True
-    job_limit_s: float = 30 * 60.0
     settlement: Settlement = "nothing"
-    cancels: bool = True
-    ended_on: str = ""
 
     def chosen_id(self, key: str) -> str | None:
         """The id of the response to a submission, where this side chooses it; the same for every attempt.
@@ -82,14 +76,8 @@ _WITHOUT_IDS: Final = HistoryRules(item_ids=False, approval_response_ids=False)
 DIALECTS: Final[Mapping[str, Dialect]] = {
     dialect.name: dialect
     for dialect in (
-        Dialect(
-            "databricks",
-            "the Databricks Supervisor API",
-            parameters_with_tools=False,
-            cancels=False,
-            ended_on="2026-09-30",
-        ),
-        Dialect("openai", "OpenAI", _WITHOUT_IDS, body={"store": True}, job_limit_s=8 * 3600.0),
+        Dialect("databricks", "the Databricks Supervisor contract", parameters_with_tools=False),
+        Dialect("openai", "OpenAI and Azure OpenAI", _WITHOUT_IDS, body={"store": True}),
         Dialect(
             "agentserver",
             "Azure's agent server",
@@ -97,10 +85,10 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
             body={"store": True},
             settlement="chosen id",
         ),
-        Dialect("ogx", "OGX", _WITHOUT_IDS, body={"store": True}, job_limit_s=300.0),
-        Dialect("long-running", "Databricks' long-running agent server", cancels=False),
-        Dialect("litellm", "a LiteLLM proxy", _WITHOUT_IDS, job_limit_s=3600.0),
-        Dialect("default", "a service of background Responses"),
+        Dialect("ogx", "OGX", _WITHOUT_IDS, body={"store": True}),
+        Dialect("long-running", "Databricks' long-running agent server"),
+        Dialect("litellm", "a LiteLLM proxy", _WITHOUT_IDS),
+        Dialect("default", "any other service of background Responses"),
     )
 }
 """The services that are known, by name. ``default`` is careful: it sends what every service takes."""

@@ -91,8 +91,7 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
         Dialect("default", "any other service of background Responses"),
     )
 }
-"""The services that are known, by name. ``default`` is careful: it sends what every service takes."""
-
+"""The services that are known, by name."""
 
 DEFAULT: Final = DIALECTS["default"]
 
@@ -106,7 +105,7 @@ def dialect_of(name: str) -> Dialect:
     try:
         return DIALECTS[name]
     except (KeyError, TypeError):
-        known = ", ".join(DIALECTS)
+        known = ", ".join(f"{each.name} ({each.title})" for each in DIALECTS.values())
         raise ConfigurationError(f"dialect must be one of {known}, or None; got {name!r}.") from None
 
 

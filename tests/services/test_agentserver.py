@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-import httpx
 import pytest
 
 from tests.services.durability import DurableJobs
 from tests.services.purchases import Purchases
-from tests.support.service_proxy import Fate
 from tests.support.service_stories import Service, Story
 
 HEADER = "x-agent-response-id"
@@ -50,18 +48,22 @@ def test_every_round_has_an_id_of_its_own(story: Story) -> None:
     assert story.jobs == chosen
 
 
-@pytest.mark.parametrize("fate", ["answer lost", "never arrives"])
-def test_a_lost_post_is_settled_without_a_person(story: Story, fate: Fate) -> None:
-    story.proxy.next_create = fate
+def test_a_lost_answer_is_settled_without_a_person(story: Story) -> None:
+    story.proxy.next_create = "answer lost"
     end = story.ask("Say hello")
     assert (end.status, end.text) == ("answered", "hello. Turn 1.")
     assert len(story.jobs) == 1
     assert set(chosen_ids(story)) == set(story.jobs)
 
 
-@pytest.mark.parametrize("fate", ["answer held", "held on its way"])
-def test_a_post_of_a_killed_process_is_settled_by_the_next_one(story: Story, fate: Fate) -> None:
-    story.proxy.next_create = fate
+def test_a_request_that_cannot_be_found_is_asked_about(story: Story) -> None:
+    story.proxy.next_create = "never arrives"
+    assert story.ask("Say hello").status == "waits"
+    assert story.jobs == []
+
+
+def test_a_post_of_a_killed_process_is_settled_by_the_next_one(story: Story) -> None:
+    story.proxy.next_create = "answer held"
     run = story.start_asking("Say hello")
     story.proxy.wait_until_held()
     run.kill()
@@ -78,20 +80,3 @@ def test_a_lost_follow_up_after_an_approval_is_settled_and_the_tool_runs_once(st
     end = story.answer(True)
     assert (end.status, story.effects) == ("answered", ["buy milk"])
     assert len(story.jobs) == 2
-
-
-def test_a_repeat_of_an_id_is_a_conflict_and_an_unknown_id_is_not_found(agentserver: Service) -> None:
-    """What the settling relies on, asked of the server itself."""
-    chosen = f"caresp_{'0' * 16}00{'a' * 32}"
-    url = f"{agentserver.base_url}/responses"
-    body = {"model": "m", "input": "Say hello (ref conflicts)", "background": True}
-    with httpx.Client(trust_env=False, timeout=60) as client:
-        assert client.get(f"{url}/{chosen}").status_code == 404
-        first = client.post(url, json=body, headers={HEADER: chosen})
-        again = client.post(url, json=body, headers={HEADER: chosen})
-        assert (first.status_code, first.json()["id"]) == (200, chosen)
-        assert again.status_code == 409
-        assert "response_id_conflict" in again.text
-        assert client.get(f"{url}/{chosen}").json()["id"] == chosen
-        malformed = client.post(url, json=body, headers={HEADER: "resp_short"})
-        assert malformed.status_code == 400

@@ -15,10 +15,10 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from ..errors import AuthenticationError, RequestRejectedError, ServiceError
+from ..errors import AuthenticationError, ServiceError
 from ..polling import RateBudget
 from ..redaction import scrub_answer
 from .dialect import STATUSES, Dialect, guess_dialect
@@ -74,19 +74,6 @@ class ServiceResponse:
     def without_content(self) -> ServiceResponse:
         """A copy for the next poll's ``last``, to save memory: 50 KB of JSON take 200 KB when parsed."""
         return replace(self, output=None, body={})
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """What became of a submission whose answer was lost.
-
-    Attributes:
-        outcome: What the service says. Where it never arrived, the same submission may be sent again.
-        response: The response, if it exists.
-    """
-
-    outcome: Literal["exists", "never arrived", "cannot say"]
-    response: ServiceResponse | None = None
 
 
 class SupervisorClient:
@@ -181,8 +168,10 @@ class SupervisorClient:
                 raise refused from None
             raise Transient(describe(error)) from None
 
-    async def settle(self, submission: str, *, timeout_s: float) -> Settled:
-        """What became of a submission whose answer was lost, where the service can tell.
+    async def find(self, submission: str, *, timeout_s: float) -> ServiceResponse | None:
+        """The response of a submission whose answer was lost, where the service can tell that it exists.
+
+        ``None`` is no proof that the submission never arrived: a service may store a response late.
 
         Args:
             submission: As it was given to :meth:`create`.
@@ -190,14 +179,11 @@ class SupervisorClient:
         """
         chosen_id = self.dialect.chosen_id(submission)
         if chosen_id is None:
-            return Settled("cannot say")
+            return None
         try:
-            found = await self.retrieve(chosen_id, timeout_s=timeout_s)
-        except RequestRejectedError as error:
-            return Settled("never arrived" if error.status_code == 404 else "cannot say")
+            return await self.retrieve(chosen_id, timeout_s=timeout_s)
         except (Transient, ServiceError):
-            return Settled("cannot say")
-        return Settled("exists", found)
+            return None
 
     async def cancel(self, response_id: str, *, timeout_s: float) -> bool:
         """Ask the service to cancel a job.

@@ -120,24 +120,23 @@ async def _submitted(run: Run, job: Job, messages: Sequence[BaseMessage]) -> Don
             continue
         if isinstance(result, Done):
             return result
-        settled = await _settle(run, job, result)
-        if isinstance(settled, Done):
-            return settled
-        may_repeat = settled == "never arrived" or run.settings.on_unknown_submission == "resubmit"
+        if (found := await _find(run, job, result)) is not None:
+            return found
+        may_repeat = run.settings.on_unknown_submission == "resubmit"
         if not may_repeat or result.attempt >= MOST_ATTEMPTS:
             return result
         permit = result.attempt
 
 
-async def _settle(run: Run, job: Job, unknown: Unknown) -> Done | str:
-    """Ask the service what became of a POST; the recorded outcome if it exists there."""
+async def _find(run: Run, job: Job, unknown: Unknown) -> Done | None:
+    """The outcome of a POST whose answer was lost, recorded, if the service has its response."""
     client = await run.client()
-    settled = await client.settle(_submission(job), timeout_s=run.settings.retrieve_timeout_s)
-    if settled.response is None:
-        return settled.outcome
-    outcome = _outcome(settled.response, unknown.claimed_at)
+    response = await client.find(_submission(job), timeout_s=run.settings.retrieve_timeout_s)
+    if response is None:
+        return None
+    outcome = _outcome(response, unknown.claimed_at)
     await run.ledger.record(_key(job), unknown.attempt, outcome)
-    logger.info("event=submission_settled thread=%s response_id=%s", run.thread, settled.response.id)
+    logger.info("event=submission_settled thread=%s response_id=%s", run.thread, response.id)
     return Done(outcome, now=False)
 
 

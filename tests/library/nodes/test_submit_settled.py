@@ -30,27 +30,20 @@ async def test_a_response_that_exists_is_polled_and_not_submitted_again() -> Non
         assert (await h.job())["response_id"] == "chosen"
 
 
-async def test_a_request_that_never_arrived_is_sent_again_under_the_same_id() -> None:
-    creates = [LOST, response("queued")]
-    async with harness(creates, [refusal(404), done("resp_1")], dialect="agentserver") as h:
+async def test_an_attempt_that_arrived_after_all_is_found_by_the_conflict() -> None:
+    retrieves = [refusal(404), done("any")]
+    async with harness(
+        [LOST, CONFLICT], retrieves, dialect="agentserver", on_unknown_submission="resubmit"
+    ) as h:
         await h.ask()
         assert (await h.texts())[-1] == "42"
         first, second = await chosen_ids(h)
-        assert first == second
-        effect = await h.submission()
-        assert effect is not None
-        assert (effect.attempt, effect.response_id) == (2, "resp_1")
+        assert first == second == DIALECTS["agentserver"].chosen_id(f"{(await h.turn()).turn_id} 0")
 
 
-async def test_an_attempt_that_arrived_after_all_is_found_by_the_conflict() -> None:
-    async with harness([LOST, CONFLICT], [refusal(404), done("any")], dialect="agentserver") as h:
-        await h.ask()
-        assert (await h.texts())[-1] == "42"
-        turn = await h.turn()
-        assert (await h.job())["response_id"] == DIALECTS["agentserver"].chosen_id(f"{turn.turn_id} 0")
-
-
-@pytest.mark.parametrize("answer", [refusal(403), refusal(503), Answer(drop="unanswered")], ids=str)
+@pytest.mark.parametrize(
+    "answer", [refusal(404), refusal(403), refusal(503), Answer(drop="unanswered")], ids=str
+)
 async def test_where_the_service_cannot_say_a_person_is_asked(answer: Answer) -> None:
     async with harness([LOST], [answer], dialect="agentserver") as h:
         await h.ask()

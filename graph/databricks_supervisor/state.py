@@ -41,7 +41,7 @@ class Job(TypedDict, total=False):
         turn_id: The turn, as the ledger has it.
         round: 0 for the question; one more for each follow-up (approvals, function outputs) in the turn.
         response_id: Id of the background response at the service, whole.
-        status: Its last status, as the service calls it.
+        status: Its last status, in OpenAI's words where the service has others.
         submitted_at: When it was submitted, in seconds since the epoch.
         news_at: When something new arrived last, in seconds since the epoch.
         delivered: How many of its output items are in ``messages``.

@@ -15,6 +15,7 @@ from databricks_supervisor import (
     create_supervisor_graph,
     genie_space,
     knowledge_assistant,
+    mcp,
     uc_connection,
     uc_function,
 )
@@ -234,3 +235,26 @@ def test_connections_and_apps_may_need_approval() -> None:
         [uc_connection("web"), genie_space("1"), app("my-app"), add, {"type": "app", "app": {}}]
     )
     assert approval_labels(declared) == ["web", "my-app", "app"]
+
+
+# ---- MCP servers
+
+
+def test_an_mcp_server_is_declared_in_openais_form_with_whatever_else_is_given() -> None:
+    assert mcp("shop", "https://shop.example/mcp", allowed_tools=["buy"]) == {
+        "type": "mcp",
+        "server_label": "shop",
+        "server_url": "https://shop.example/mcp",
+        "allowed_tools": ["buy"],
+    }
+    assert mcp("shop") == {"type": "mcp", "server_label": "shop"}
+
+
+@pytest.mark.parametrize("label", ["", "  ", None, 7])
+def test_an_mcp_server_needs_a_label(label: Any) -> None:
+    with pytest.raises(ConfigurationError, match="server_label"):
+        mcp(label)
+
+
+def test_calls_of_an_mcp_server_may_need_approval_unless_it_says_never() -> None:
+    assert approval_labels([mcp("shop"), mcp("wiki", require_approval="never")]) == ["shop"]

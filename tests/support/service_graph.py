@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -53,18 +52,9 @@ def build(spec: Spec) -> Any:
         tools.append(look_up_in(Path(spec.functions)))
     return create_supervisor_graph(
         tools=tools,
-        client_factory=client_factory_of(spec),
+        client_factory=lambda _: openai.AsyncOpenAI(base_url=spec.base_url, api_key="none"),
         **{"model": "up/rules", "polling": 0.1, "deadline_s": PATIENCE_S, **spec.options},
     )
-
-
-def client_factory_of(spec: Spec) -> Callable[[str | None], Any]:
-    """Builds the client of the service."""
-    if spec.client == "agentbricks":
-        from databricks_supervisor.agentbricks import agentbricks_client  # type: ignore[import-not-found]
-
-        return lambda _: agentbricks_client(spec.base_url, api_key="none")
-    return lambda _: openai.AsyncOpenAI(base_url=spec.base_url, api_key="none")
 
 
 def look_up_in(file: Path) -> Any:

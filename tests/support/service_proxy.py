@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 PATIENCE_S = 120.0
 
-Fate = Literal["passes", "never arrives", "held on its way", "answer lost", "answer held"]
+Fate = Literal["passes", "never arrives", "answer lost", "answer held"]
 """What happens to a request: it passes; it is lost before the service sees it, and the connection breaks at once, or
 only after :meth:`Proxy.let_go`; the service answers and the connection breaks; or the answer waits for
 :meth:`Proxy.let_go`.
@@ -139,9 +139,7 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
             headers = {name.lower(): value for name, value in self.headers.items()}
             read = json.loads(body) if body else None
             fate = proxy._fate(self.command, self.path)
-            if fate in ("never arrives", "held on its way"):
-                if fate == "held on its way":
-                    proxy._hold()
+            if fate == "never arrives":
                 proxy._add(Exchange(self.command, self.path, headers, read, None))
                 self.close_connection = True
                 return

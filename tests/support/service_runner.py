@@ -27,7 +27,6 @@ class Spec:
         given: ``{"ask": TEXT}``, ``{"answer": VALUE}``, or None to go on.
         tools: Hosted tools.
         functions: File to which the client-side function ``look_up`` adds a line a run; None declares no function.
-        client: Which client: ``openai``, or ``agentbricks`` for the wire of Agent Bricks.
         options: More settings of the graph.
     """
 
@@ -37,7 +36,6 @@ class Spec:
     given: Any
     tools: list[dict[str, Any]] = field(default_factory=list)
     functions: str | None = None
-    client: str = "openai"
     options: dict[str, Any] = field(default_factory=dict)
 
 

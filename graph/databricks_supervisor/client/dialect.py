@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from ..errors import ConfigurationError
@@ -26,8 +26,6 @@ STATUSES: Final[Mapping[str, str]] = {
 }
 """Statuses that services use beside OpenAI's, with OpenAI's word."""
 
-Settlement = Literal["nothing", "chosen id"]
-
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
@@ -39,8 +37,8 @@ class Dialect:
         history: What a request's ``input`` may hold.
         body: Fields that every request has.
         parameters_with_tools: Whether inference parameters (``temperature``, …) may be given together with tools.
-        settlement: How the outcome of a POST without an answer is settled: not at all, or by the id that this side
-            has chosen for the response and sent in a header.
+        response_id_header: Header in which this side may choose the id of a response, so that the job of a POST whose
+            answer was lost can be found; ``""`` if the service chooses all ids.
     """
 
     name: str
@@ -48,7 +46,7 @@ class Dialect:
     history: HistoryRules = field(default_factory=HistoryRules)
     body: Mapping[str, Any] = field(default_factory=dict)
     parameters_with_tools: bool = True
-    settlement: Settlement = "nothing"
+    response_id_header: str = ""
 
     def chosen_id(self, key: str) -> str | None:
         """The id of the response to a submission, where this side chooses it; the same for every attempt.
@@ -61,14 +59,14 @@ class Dialect:
             >>> chosen == DIALECTS["agentserver"].chosen_id("turn-1 0"), len(chosen)
             (True, 57)
         """
-        if self.settlement != "chosen id":
+        if not self.response_id_header:
             return None
         return f"caresp_{hashlib.sha256(key.encode()).hexdigest()[:50]}"
 
     def headers(self, key: str) -> dict[str, str]:
         """Headers of a create."""
         chosen = self.chosen_id(key)
-        return {"x-agent-response-id": chosen} if chosen is not None else {}
+        return {self.response_id_header: chosen} if chosen is not None else {}
 
 
 _WITHOUT_IDS: Final = HistoryRules(item_ids=False, approval_response_ids=False)
@@ -83,7 +81,7 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
             "Azure's agent server",
             _WITHOUT_IDS,
             body={"store": True},
-            settlement="chosen id",
+            response_id_header="x-agent-response-id",
         ),
         Dialect("ogx", "OGX", _WITHOUT_IDS, body={"store": True}),
         Dialect("long-running", "Databricks' long-running agent server"),

@@ -272,10 +272,12 @@ def _read(response: Any, last: ServiceResponse | None = None) -> ServiceResponse
         text = scrub_answer(raw[:2000].decode(errors="replace"), response)
         raise _Unreadable(f"the body is not a response: {text[:200]!r}")
     status = body.get("status")
+    # Without a status: a service without background mode finished the response before answering.
+    status = STATUSES.get(status, status) if isinstance(status, str) and status else "completed"
+    body["status"] = status
     return ServiceResponse(
         id=body["id"],
-        # Without a status: a service without background mode finished the response before answering.
-        status=STATUSES.get(status, status) if isinstance(status, str) and status else "completed",
+        status=status,
         output=body.get("output"),
         body=body,
         digest=digest,

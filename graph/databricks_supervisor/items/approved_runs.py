@@ -59,9 +59,8 @@ def join_approved_runs(items: Sequence[tuple[Item, bool]]) -> list[Item]:
     """
     approvals: list[_Approval] = []
     new_ids = _ids_of_runs_with_new_ids(item for item, _ in items)
-    too_early: dict[
-        str, tuple[int, bool]
-    ] = {}  # Responses before their request, as only a client can send them.
+    # Responses before their request, as only a client can send them.
+    too_early: dict[str, tuple[int, bool]] = {}
     joined: list[tuple[int, Item]] = []
     for index, (item, _) in enumerate(items):
         match item.get("type"):

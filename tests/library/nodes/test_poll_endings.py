@@ -8,6 +8,7 @@ import pytest
 
 from databricks_supervisor.errors import (
     JobCancelledError,
+    JobError,
     JobFailedError,
     JobIncompleteError,
     JobNotFoundError,
@@ -253,3 +254,19 @@ async def test_any_other_refusal_ends_the_turn() -> None:
         with pytest.raises(RequestRejectedError, match="no such thing"):
             await h.ask()
         assert (await h.turn()).ended_at is not None
+
+
+@pytest.mark.parametrize(("status", "kind"), [("canceled", JobCancelledError), ("expired", JobFailedError)])
+async def test_another_word_for_a_bad_end_is_not_taken_for_an_answer(
+    status: str, kind: type[JobError]
+) -> None:
+    async with harness(retrieves=[response(status, message("Half of it"))]) as h:
+        with pytest.raises(kind):
+            await h.ask()
+
+
+async def test_other_words_for_a_good_end_are_answers() -> None:
+    retrieves = [response("running"), response("succeeded", message("42"))]
+    async with harness([response("pending")], retrieves) as h:
+        await h.ask()
+        assert (await h.texts())[-1] == "42"
